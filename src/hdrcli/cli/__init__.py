@@ -1,0 +1,63 @@
+"""The command line: parse, call the library, print. One file per command.
+
+``main`` is the one place where an error becomes an exit code:
+
+* 0 done, 1 a bug, with its traceback, 2 a wrong command line,
+* 3 input that cannot be used, 4 the machine lacks something, 5 some items of a batch failed,
+* 130 interrupted, 141 the reader of our output has gone.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from hdrcli import __version__
+from hdrcli.cli import display
+from hdrcli.cli.lazy import LazyGroup
+from hdrcli.errors import HdrcliError
+
+app = typer.Typer(
+    cls=LazyGroup,
+    name="hdrcli",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(asked: bool) -> None:  # noqa: FBT001  Typer calls it with the value
+    if asked:
+        display.out(f"hdrcli {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Say the version."),
+    ] = False,
+) -> None:
+    """Merge exposure brackets into ghost-free HDR images and video."""
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line, always ending in SystemExit, or in the traceback of a bug."""
+    display.start()
+    try:
+        try:
+            app(args=argv, prog_name="hdrcli")
+        finally:
+            sys.stdout.flush()
+    except HdrcliError as err:
+        display.error(str(err), err.hint)
+        raise SystemExit(err.exit_code) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        raise SystemExit(display.reader_gone()) from None
+    raise AssertionError("Typer always exits")
