@@ -1,0 +1,1 @@
+"""Training: synthetic brackets, datasets, losses and the loop that uses them."""

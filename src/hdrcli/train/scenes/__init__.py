@@ -1,0 +1,13 @@
+"""Synthetic brackets of known radiance, made in batches on any torch device.
+
+    scenes = Scenes(Path("hdri"))
+    batch = bracket_batch(scenes, seed=1, size=(256, 256), batch=8, frames=3)
+
+The seed decides everything: step k of a training takes seed k.
+"""
+
+from hdrcli.train.scenes.brackets import Batch, Recipe, bracket_batch, video_windows
+from hdrcli.train.scenes.material import Scenes
+from hdrcli.train.scenes.sheet import contact_sheet
+
+__all__ = ["Batch", "Recipe", "Scenes", "bracket_batch", "contact_sheet", "video_windows"]
