@@ -134,5 +134,5 @@ def through_jpeg(frames: Tensor, quality: int, *, full_colour: bool) -> Tensor:
     decoded = np.empty_like(pictures)
     for picture, back in zip(pictures, decoded, strict=True):
         encoded = cv2.imencode(".jpg", picture, options)[1]
-        cv2.imdecode(encoded, cv2.IMREAD_COLOR, dst=back)
+        back[:] = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))
     return torch.from_numpy(decoded).permute(0, 3, 1, 2).flip(1).to(frames.device)
