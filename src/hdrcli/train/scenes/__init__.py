@@ -7,7 +7,18 @@ The seed decides everything: step k of a training takes seed k.
 """
 
 from hdrcli.train.scenes.brackets import Batch, Recipe, bracket_batch, video_windows
+from hdrcli.train.scenes.folders import Example, validation_set, write_bracket
 from hdrcli.train.scenes.material import Scenes
 from hdrcli.train.scenes.sheet import contact_sheet
 
-__all__ = ["Batch", "Recipe", "Scenes", "bracket_batch", "contact_sheet", "video_windows"]
+__all__ = [
+    "Batch",
+    "Example",
+    "Recipe",
+    "Scenes",
+    "bracket_batch",
+    "contact_sheet",
+    "validation_set",
+    "video_windows",
+    "write_bracket",
+]

@@ -39,13 +39,15 @@ class Recipe:
     middle_reference: float = 0.7  # probability; any other frame else
     exposure_error_ev: float = 0.3  # at most, in the exposures told, of half the brackets
     static: float = 0.2  # probability of no motion at all
-    shake: float = 3.0  # typical largest, pixels
-    big_shake: float = 8.0  # of one bracket in eight
+    shakes: dict[tuple[float, float], float] = field(  # pixels, with the probability of each range
+        default_factory=lambda: {(0.0, 0.0): 0.17, (0.2, 3.0): 0.7, (1.0, 8.0): 0.13}
+    )
     movers: tuple[int, int] = (1, 5)
     shapes: dict[str, float] = field(
         default_factory=lambda: {"blob": 0.35, "polygon": 0.15, "figure": 0.3, "branches": 0.2}
     )
     sizes: tuple[float, float] = (0.08, 0.45)  # radius as a part of the frame's height
+    heights: tuple[float, float] = (-0.05, 1.05)  # of their centres, as a part of the frame's
     speeds: tuple[float, float] = (0.5, 60.0)  # pixels per frame interval
     moving_light: float = 0.06
     camera_blur: float = 0.12
@@ -84,12 +86,11 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class _Item:
+class Item:
     """One bracket before the camera."""
 
     light: Tensor  # (N, 3, H, W) radiance in each frame
     moving: Tensor  # (1, H, W)
-    exposures: list[float]
     timeline: motion.Timeline
 
 
@@ -112,9 +113,10 @@ def bracket_batch(
     items = []
     for _ in range(batch):
         exposures, reference = _exposures(dice, count, recipe)
-        timeline = _timeline(dice, exposures, reference)
-        items.append(_scene(scenes, dice, size, timeline, exposures, recipe))
-    return _photograph(items, dice, recipe)
+        timeline = timeline_of(dice, exposures, reference)
+        canvas = _canvas(scenes, dice, size)
+        items.append(stage(scenes, dice, canvas, size, timeline, recipe))
+    return photograph(items, dice, recipe)
 
 
 def video_windows(
@@ -142,9 +144,10 @@ def video_windows(
         exposures = [2.0 ** (level - levels[middle]) for level in levels]
         shutters = _shutters(dice, exposures)
         moments = [float(n - middle) for n in range(frames)]
-        timeline = motion.Timeline(moments, shutters, middle)
-        items.append(_scene(scenes, dice, size, timeline, exposures, recipe, drift=True))
-    return _photograph(items, dice, recipe)
+        timeline = motion.Timeline(moments, shutters, exposures, middle)
+        canvas = _canvas(scenes, dice, size)
+        items.append(stage(scenes, dice, canvas, size, timeline, recipe, drift=True))
+    return photograph(items, dice, recipe)
 
 
 def _exposures(dice: Dice, count: int, recipe: Recipe) -> tuple[list[float], int]:
@@ -158,7 +161,7 @@ def _exposures(dice: Dice, count: int, recipe: Recipe) -> tuple[list[float], int
     return [2.0 ** (step * (n - reference)) for n in range(count)], reference
 
 
-def _timeline(dice: Dice, exposures: list[float], reference: int) -> motion.Timeline:
+def timeline_of(dice: Dice, exposures: list[float], reference: int) -> motion.Timeline:
     """Frames taken one after another, in any order of exposure."""
     count = len(exposures)
     order = dice.permutation(count)
@@ -170,7 +173,7 @@ def _timeline(dice: Dice, exposures: list[float], reference: int) -> motion.Time
     ranks = orders[dice.pick(["rising", "falling", "any"], [0.5, 0.15, 0.35])]
     moments = [rank - ranks[reference] + dice.normal(0.05) for rank in ranks]
     moments[reference] = 0.0
-    return motion.Timeline(moments, _shutters(dice, exposures), reference)
+    return motion.Timeline(moments, _shutters(dice, exposures), exposures, reference)
 
 
 def _shutters(dice: Dice, exposures: list[float]) -> list[float]:
@@ -179,23 +182,39 @@ def _shutters(dice: Dice, exposures: list[float]) -> list[float]:
     return [longest * exposure / max(exposures) for exposure in exposures]
 
 
-def _scene(
+def margin_of(size: tuple[int, int]) -> int:
+    """Return how many pixels of scene a canvas has on each side of a frame of this size."""
+    return 8 + math.ceil(0.06 * max(size))
+
+
+def _canvas(scenes: Scenes, dice: Dice, size: tuple[int, int]) -> Tensor:
+    margin = margin_of(size)
+    scene = scenes.background(dice, size[0] + 2 * margin, size[1] + 2 * margin)
+    clipped = 0.0005 if dice.chance(0.2) else 0.5 * dice.uniform() ** 1.7
+    return expose(scene, clipped, median=0.02 if dice.chance(0.8) else 0.001)
+
+
+def stage(
     scenes: Scenes,
     dice: Dice,
+    canvas: Tensor,
     size: tuple[int, int],
     timeline: motion.Timeline,
-    exposures: list[float],
     recipe: Recipe,
     *,
     drift: bool = False,
-) -> _Item:
+) -> Item:
+    """Return what each frame of a bracket sees: camera, light and things move over a canvas.
+
+    `canvas` (3, h, w) is the scene with `margin_of(size)` pixels around the frame; 1.0 is
+    the reference's white. `drift` lets the camera pan evenly instead of shaking.
+    """
     height, width = size
+    margin = margin_of(size)
     small = min(1.0, min(size) / _SCALE_OF_SPEED)
-    margin = 8 + math.ceil(0.06 * max(size))
-    canvas = scenes.background(dice, height + 2 * margin, width + 2 * margin)
-    canvas = expose(canvas, dice)
     static = dice.chance(recipe.static)
-    shake = 0.0 if static else _shake(dice, recipe) * small
+    reach = dice.pick(list(recipe.shakes), list(recipe.shakes.values()))
+    shake = 0.0 if static else dice.uniform(*reach) * small
     paths = (_drift if drift else _shaken)(dice, timeline, shake, size)
     grid = motion.camera_grid(paths.to(canvas.device), height, width, margin)
     cover = torch.zeros(len(timeline), height, width, device=canvas.device)
@@ -207,13 +226,7 @@ def _scene(
         motion.draw(light, cover, mover, timeline, grid, margin)
     if shake > 0 and dice.chance(recipe.camera_blur):
         light = _camera_blur(light, dice, timeline, small)
-    return _Item(light, cover.amax(0, keepdim=True), exposures, timeline)
-
-
-def _shake(dice: Dice, recipe: Recipe) -> float:
-    """The largest shift of a bracket: mostly small, rarely big, one time in six none."""
-    kind = dice.pick(["none", "small", "big"], [0.17, 0.7, 0.13])
-    return {"none": 0.0, "small": recipe.shake, "big": recipe.big_shake}[kind] * dice.uniform(0.1)
+    return Item(light, cover.amax(0, keepdim=True), timeline)
 
 
 def _shaken(dice: Dice, timeline: motion.Timeline, shake: float, size: tuple[int, int]) -> Tensor:
@@ -284,7 +297,7 @@ def _mover(
         outline,
         texture,
         (tints if dice.chance(0.6) else torch.ones(1, 3)).to(texture.device),
-        centre=(dice.uniform(-0.05, 1.05) * width, dice.uniform(-0.05, 1.05) * height),
+        centre=(dice.uniform(-0.05, 1.05) * width, dice.uniform(*recipe.heights) * height),
         velocity=(speed * math.cos(heading), speed * math.sin(heading)),
         angle=dice.uniform(0, 2 * math.pi) if shape in ("blob", "polygon") else dice.normal(0.06),
         spin=dice.normal(0.15) if turning else 0.0,
@@ -305,10 +318,11 @@ def _camera_blur(light: Tensor, dice: Dice, timeline: motion.Timeline, small: fl
     return motion.streak(light, travel, outside="reflection")
 
 
-def _photograph(items: list[_Item], dice: Dice, recipe: Recipe) -> Batch:
+def photograph(items: list[Item], dice: Dice, recipe: Recipe) -> Batch:
+    """Return what cameras drawn from the recipe make of staged brackets of one size."""
     device = items[0].light.device
     light = torch.stack([item.light for item in items])
-    true = torch.tensor([item.exposures for item in items], device=device)
+    true = torch.tensor([item.timeline.exposures for item in items], device=device)
     reference = torch.tensor([item.timeline.reference for item in items], device=device)
     radiance = light[torch.arange(len(items), device=device), reference].clone()
     noise = torch.tensor(

@@ -157,12 +157,17 @@ def pixel_grid(height: int, width: int, device: torch.device) -> tuple[Tensor, T
 
 
 def plain_crop(
-    picture: Picture, dice: Dice, height: int, width: int, scales: tuple[float, float]
+    picture: Picture,
+    dice: Dice,
+    height: int,
+    width: int,
+    scales: tuple[float, float],
+    tilted: float = 0.3,
 ) -> Tensor:
-    """Return a crop, enlarged (scale < 1) or reduced (> 1), sometimes turned a little."""
+    """Return a crop, enlarged (scale < 1) or reduced (> 1); `tilted` is how often it is turned."""
     rows, columns = picture.size
     scale = min(dice.log_uniform(*scales), rows / height, columns / width)
-    turn = dice.normal(0.15) if dice.chance(0.3) else 0.0
+    turn = dice.normal(0.15) if dice.chance(tilted) else 0.0
     if turn == 0.0 and dice.chance(0.5):
         scale = 1.0 if min(rows / height, columns / width) >= 1.0 else scale
     left = dice.uniform(0.0, max(columns - scale * width, 0.0))
@@ -350,12 +355,13 @@ def lamps(dice: Dice, scene: Tensor) -> Tensor:
     return total
 
 
-def expose(scene: Tensor, dice: Dice) -> Tensor:
-    """Scale a scene so that 1.0 is the reference frame's white: none to half of it clips."""
+def expose(scene: Tensor, clipped: float, median: float) -> Tensor:
+    """Scale a scene so that 1.0 is the white of a reference frame of which this part clips.
+
+    More clips where the picture's median would be darker than `median` otherwise: few
+    people expose so that half the picture is black.
+    """
     bright = scene[:, ::3, ::3].amax(0).flatten()
-    clipped = 0.0005 if dice.chance(0.2) else 0.5 * dice.uniform() ** 1.7
     white = float(torch.quantile(bright, 1.0 - clipped))
-    median = float(torch.quantile(bright, 0.5))
-    if dice.chance(0.8):  # few people expose so that half the picture is black
-        white = min(white, median / 0.02)
+    white = min(white, float(torch.quantile(bright, 0.5)) / median)
     return scene / max(white, 1e-5)

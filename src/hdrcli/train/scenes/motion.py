@@ -23,6 +23,7 @@ class Timeline:
 
     moments: list[float]  # middle of the exposure; the reference's is 0
     shutters: list[float]  # open time, as a part of the interval between frames
+    exposures: list[float]  # relative to the reference's
     reference: int
 
     def __len__(self) -> int:
