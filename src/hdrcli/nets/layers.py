@@ -16,8 +16,8 @@ def conv3x3(cin: int, cout: int, *, stride: int = 1) -> nn.Conv2d:
 
 
 def lrelu(x: Tensor) -> Tensor:
-    """Leaky ReLU of slope 0.1, EDVR's. In place without gradients."""
-    return F.leaky_relu(x, 0.1, inplace=not torch.is_grad_enabled())
+    """Leaky ReLU of slope 0.1, EDVR's, in place."""
+    return F.leaky_relu(x, 0.1, inplace=True)
 
 
 def upsample2(x: Tensor) -> Tensor:
@@ -35,8 +35,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same."""
-        inside = F.relu(self.conv1(x), inplace=not torch.is_grad_enabled())
-        return x + cast("Tensor", self.conv2(inside))
+        return x + cast("Tensor", self.conv2(torch.relu_(self.conv1(x))))
 
 
 class PCDAlign(nn.Module):
