@@ -49,6 +49,8 @@ class Recipe:
     sizes: tuple[float, float] = (0.08, 0.45)  # radius as a part of the frame's height
     heights: tuple[float, float] = (-0.05, 1.05)  # of their centres, as a part of the frame's
     speeds: tuple[float, float] = (0.5, 60.0)  # pixels per frame interval
+    soft: float = 0.25  # probability of a wide soft edge, as of things out of focus
+    glowing: float = 0.08  # probability that a mover is a light
     moving_light: float = 0.06
     camera_blur: float = 0.12
     photon_noise: tuple[float, float] = (3e-5, 1.5e-3)
@@ -283,14 +285,16 @@ def _mover(
     speed = dice.log_uniform(*recipe.speeds) * small
     level = dice.normal(0.35) if shape == "figure" else dice.uniform(0.0, 2 * math.pi)
     heading = level + math.pi * dice.integer(0, 1)
-    softness = (
-        dice.log_uniform(0.8, 2.0) if dice.chance(0.7) else dice.uniform(2.0, 0.3 * radius + 2.5)
-    )
+    softness = dice.log_uniform(0.8, 2.0)
+    if dice.chance(recipe.soft):
+        softness = dice.uniform(2.0, 2.5 + 0.3 * radius)
     turning = shape in ("blob", "polygon") and dice.chance(0.6)
     reach = outline.reach + softness + 0.5 * max(timeline.shutters) * speed + 2.0
     side = min(math.ceil(2.0 * reach), 2 * max(size))
     # Things are as bright as what stands around them, mostly; some are lamps.
-    brightness = dice.log_uniform(0.01, 2.5) if dice.chance(0.92) else dice.log_uniform(2.5, 60.0)
+    brightness = (
+        dice.log_uniform(2.5, 60.0) if dice.chance(recipe.glowing) else dice.log_uniform(0.01, 2.5)
+    )
     texture = scenes.texture(dice, side, side) * brightness
     tints = torch.exp(0.5 * dice.randn(4, 1) + 0.25 * dice.randn(4, 3))
     return motion.Mover(
