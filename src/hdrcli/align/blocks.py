@@ -1,0 +1,237 @@
+"""Local shifts between two frames: a grid of textured blocks, each tracked below a pixel.
+
+This one measurement serves everything: to see that a tripod did not move, to refine a
+transformation at full size, and to say how good it is. Each block is a Lucas-Kanade
+translation (Lucas and Kanade 1981) between band-passed, contrast-normalised log light, with
+what clips in either frame left out.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hdrcli.align.models import Matrix, Points, apply
+from hdrcli.align.views import Mask, Tone
+from hdrcli.frames import Codes, Floats
+
+BLOCKS = 54  # about nine by six
+REACH = 6  # pixels: a block is found if it is no further off than this
+SIMILAR = 0.5  # correlation from which a block counts as found
+SEEN = 0.4  # of a block must be unclipped in both frames
+FLAT = 1e-6  # mean squared gradient of log light across the weakest direction
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """The codes of one frame at one scale, and what they mean."""
+
+    codes: Codes
+    valid: Mask | None
+    tone: Tone
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.codes.shape[0], self.codes.shape[1]
+
+    def patch(self, matrix: Matrix, corner: NDArray[np.int64], side: int) -> tuple[Floats, Floats]:
+        """Band-passed log light and 0/1 mask at matrix @ (corner + 0 … side - 1), (side, side)."""
+        codes, inside = self._cut(matrix, corner, side)
+        light, good = self.tone(codes)
+        return band(light), (good & inside).astype(np.float32)
+
+    def _cut(self, matrix: Matrix, corner: NDArray[np.int64], side: int) -> tuple[Codes, Mask]:
+        import cv2
+
+        span = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * (side - 1.0) + corner
+        at = apply(matrix, span)
+        low = np.maximum(np.floor(at.min(axis=0)).astype(int) - 2, 0)
+        high = np.ceil(at.max(axis=0)).astype(int) + 4
+        box = np.s_[low[1] : high[1], low[0] : high[0]]
+        if (matrix == np.eye(3)).all():
+            box = np.s_[corner[1] : corner[1] + side, corner[0] : corner[0] + side]
+            whole = np.ones((side, side), np.bool_) if self.valid is None else self.valid[box]
+            return self.codes[box], whole
+        local = shifted(-low) @ matrix @ shifted(corner)
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        cubic = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+        source = self.codes[box]
+        cut = cv2.warpPerspective(
+            source, local, (side, side), flags=cubic, borderMode=cv2.BORDER_REPLICATE
+        )
+        if self.valid is None:
+            return cut, np.ones((side, side), np.bool_)
+        mask = np.ascontiguousarray(self.valid[box]).view(np.uint8)
+        return cut, cv2.warpPerspective(mask * 255, local, (side, side), flags=flags) == 255
+
+
+def shifted(by: NDArray[np.int64]) -> Matrix:
+    """The translation by (x, y)."""
+    out = np.eye(3)
+    out[:2, 2] = by
+    return out
+
+
+def band(light: Floats) -> Floats:
+    """Keep detail between about one and a dozen pixels: no noise, no slow change of brightness."""
+    import cv2
+
+    fine = cv2.GaussianBlur(light, (0, 0), 1.0)
+    return np.asarray(fine - cv2.blur(fine, (25, 25)), np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """Where to look: top left corners (n, 2) of square blocks, x before y."""
+
+    at: NDArray[np.int64]
+    side: int
+
+    @property
+    def centres(self) -> Points:
+        """The middle of each block, (n, 2)."""
+        return np.asarray(self.at + (self.side - 1) / 2, np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Shifts:
+    """What the blocks say of one transformation. Arrays of n, one per block.
+
+    ``d`` is how much further, in reference pixels, the frame's content lies than the
+    transformation says.
+    """
+
+    centres: Points
+    d: Points
+    found: Mask  # tracked, and alike
+    inside: Mask  # lies in both frames and is seen there
+    alike: NDArray[np.float64]  # correlation where the transformation puts it, before tracking
+
+    @property
+    def lengths(self) -> NDArray[np.float64]:
+        """The length of the shift of each block that was found, in pixels."""
+        return np.asarray(np.linalg.norm(self.d[self.found], axis=1))
+
+    @property
+    def residual(self) -> float | None:
+        """The median local shift in pixels, or None where fewer than four blocks were found."""
+        return float(np.median(self.lengths)) if self.found.sum() >= 4 else None
+
+
+def choose(picked: Codes, factor: int, size: tuple[int, int], tone: Tone) -> Blocks:
+    """Put one block on the strongest texture of each cell of a grid, where both frames see.
+
+    ``picked`` is the reference reduced by ``factor``, ``size`` the height and width of the
+    picture the blocks are for. Cells without texture get no block.
+    """
+    import cv2
+
+    side = int(np.clip(min(size) / 8, 40, 160)) // 8 * 8
+    raw, good = tone(picked)
+    light = cv2.GaussianBlur(raw, (0, 0), 1.0)
+    gx, gy = (cv2.Sobel(light, cv2.CV_32F, *o, scale=1 / 8) * good for o in ((1, 0), (0, 1)))
+    window = (max(side // factor, 3),) * 2
+    xx, yy, xy = (cv2.blur(part, window) for part in (gx * gx, gy * gy, gx * gy))
+    weakest = (xx + yy) / 2 - np.sqrt((xx - yy) ** 2 / 4 + xy * xy)
+    edge = (side // 2 + REACH + 2) // factor + 1
+    rows = max(2, round(np.sqrt(BLOCKS * size[0] / size[1])))
+    cols = max(2, round(BLOCKS / rows))
+    found = _peaks(weakest[edge:-edge, edge:-edge], rows, cols)
+    centres = (found + edge) * factor + factor // 2
+    at = np.clip(centres - side // 2, REACH, np.array([size[1], size[0]]) - side - REACH)
+    return Blocks(at.astype(np.int64), side)
+
+
+def _peaks(strength: NDArray[np.floating], rows: int, cols: int) -> NDArray[np.int64]:
+    """The (x, y) of the largest value of each cell, where it is not flat."""
+    found = []
+    for row in np.array_split(np.arange(strength.shape[0]), rows):
+        for col in np.array_split(np.arange(strength.shape[1]), cols):
+            if not row.size or not col.size:
+                continue
+            cell = strength[row[0] : row[-1] + 1, col[0] : col[-1] + 1]
+            y, x = divmod(int(cell.argmax()), cell.shape[1])
+            if cell[y, x] > FLAT:
+                found.append((col[0] + x, row[0] + y))
+    return np.array(found, np.int64).reshape(-1, 2)
+
+
+def measure(reference: View, frame: View, matrix: Matrix, blocks: Blocks) -> Shifts:
+    """Track every block from the reference to where ``matrix`` puts it in the frame."""
+    n = len(blocks.at)
+    d, alike = np.zeros((n, 2)), np.zeros(n)
+    found, inside = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
+    limit = np.array([frame.size[1], frame.size[0]]) - 1
+    span = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * (blocks.side - 1.0)
+    for i, corner in enumerate(blocks.at):
+        target = apply(matrix, corner + span)
+        if (target < REACH).any() or (target > limit - REACH).any():
+            continue
+        model, model_mask = reference.patch(np.eye(3), corner, blocks.side)
+        wide, wide_mask = frame.patch(matrix, corner - REACH, blocks.side + 2 * REACH)
+        result = track(model, model_mask, wide, wide_mask)
+        if result is not None:
+            d[i], alike[i], after = result
+            inside[i], found[i] = True, after >= SIMILAR
+    return Shifts(blocks.centres, d, found, inside, alike)
+
+
+def track(
+    model: Floats, model_mask: Floats, wide: Floats, wide_mask: Floats
+) -> tuple[NDArray[np.float64], float, float] | None:
+    """Find ``model`` (S, S) in ``wide`` (S + 2 REACH, S + 2 REACH), by Gauss-Newton.
+
+    Returns the shift (x, y) from the middle, and the correlation at the middle and at the
+    shift (0 where it was lost); None where too little is unclipped in both.
+    """
+    gx, gy = _slopes(model)
+    shift = np.zeros(2)
+    first = after = 0.0
+    for step in range(10):
+        mask = model_mask * _window(wide_mask, shift, whole=True)
+        if mask.sum() < SEEN * mask.size:
+            return None if step == 0 else (np.zeros(2), first, 0.0)
+        error, after = _difference(model, _window(wide, shift), mask)
+        first = after if step == 0 else first
+        mx, my = gx * mask, gy * mask
+        normal = np.array([[np.vdot(mx, gx), np.vdot(mx, gy)], [np.vdot(mx, gy), np.vdot(my, gy)]])
+        if np.linalg.det(normal) <= 0.02 * normal.trace() ** 2 / 4:
+            return np.zeros(2), first, 0.0  # a straight edge: it may slide along itself
+        move = np.linalg.solve(normal, [np.vdot(mx, error), np.vdot(my, error)])
+        move *= min(1.0, 2 / max(float(np.linalg.norm(move)), 1e-9))
+        shift = shift + move
+        if np.abs(shift).max() > REACH - 1:
+            return np.zeros(2), first, 0.0
+        if np.abs(move).max() < 0.01:
+            break
+    return shift, first, after
+
+
+def _slopes(model: Floats) -> tuple[Floats, Floats]:
+    gy, gx = np.gradient(model)
+    return np.asarray(gx, np.float32), np.asarray(gy, np.float32)
+
+
+def _window(wide: Floats, shift: NDArray[np.float64], *, whole: bool = False) -> Floats:
+    """Cut the middle of ``wide``, moved by ``shift``, between pixels unless ``whole``."""
+    import cv2
+
+    side = wide.shape[0] - 2 * REACH
+    if whole:
+        x, y = (np.rint(shift).astype(int) + REACH).tolist()
+        return wide[y : y + side, x : x + side]
+    middle = (wide.shape[0] - 1) / 2 + shift
+    cut = cv2.getRectSubPix(wide, (side, side), (float(middle[0]), float(middle[1])))
+    return np.asarray(cut, np.float32)
+
+
+def _difference(model: Floats, other: Floats, mask: Floats) -> tuple[Floats, float]:
+    """Model minus other, in units of the model, both of mean zero; and their correlation."""
+    n = mask.sum()
+    a = (model - np.vdot(model, mask) / n) * mask
+    b = (other - np.vdot(other, mask) / n) * mask
+    aa, bb, ab = np.vdot(a, a), np.vdot(b, b), np.vdot(a, b)
+    if aa <= 0 or bb <= 0:
+        return np.zeros_like(a), 0.0
+    return a - b * np.sqrt(aa / bb), float(ab / np.sqrt(aa * bb))

@@ -1,0 +1,122 @@
+"""One frame of a pair as an alignment sees it: log light in units both frames share.
+
+Two photographs of one scene can be compared once they are brought to one exposure and clipped
+alike: what the brighter one records as white is the upper end for both, and where the darker
+one drowns in noise the logarithm turns into a straight line for both.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hdrcli.frames import Codes, Floats, Frame
+
+CLIP = 250 / 255  # a code at or above this part of the range counts as clipped
+FLOOR = 6 / 255  # below this part of the range there is mostly noise
+SMALL = 1500  # pixels: the longer side of a reduced picture is at most this
+LUMA = np.array([0.25, 0.6, 0.15], np.float32)  # close to Rec. 709, a little more from red and blue
+
+Mask = NDArray[np.bool_]
+Matrix = NDArray[np.float64]
+
+
+class Picture:
+    """A frame at full size and reduced, the reduced one made when first asked for.
+
+    A reduced pixel at u covers the full pixels k u … k u + k - 1, k being ``factor``.
+    """
+
+    def __init__(self, frame: Frame) -> None:
+        self.frame = frame
+        self.factor = 1
+        while max(frame.size) > SMALL * self.factor:
+            self.factor *= 2
+
+    @cached_property
+    def small(self) -> Codes:
+        """The codes averaged over factor × factor pixels; averaging by halves is the fastest."""
+        import cv2
+
+        codes, left = self.frame.codes, self.factor
+        while left > 1:
+            height, width = codes.shape[0] // 2, codes.shape[1] // 2
+            even = codes[: 2 * height, : 2 * width]
+            codes = cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA)
+            left //= 2
+        return codes
+
+    @cached_property
+    def small_valid(self) -> Mask | None:
+        """Where the reduced picture rests on real pixels; None if everywhere."""
+        valid = self.frame.valid
+        return None if valid is None else np.ascontiguousarray(valid[self._every])
+
+    @property
+    def picked(self) -> Codes:
+        """Every factor-th pixel of every factor-th row: reduced, noisy, and almost free."""
+        return np.ascontiguousarray(self.frame.codes[self._every])
+
+    @property
+    def _every(self) -> tuple[slice, slice]:
+        k, (height, width) = self.factor, self.frame.size
+        return np.s_[k // 2 : height // k * k : k], np.s_[k // 2 : width // k * k : k]
+
+    @property
+    def lift(self) -> Matrix:
+        """Reduced pixel position to full pixel position, 3×3."""
+        k = float(self.factor)
+        return np.array([[k, 0, (k - 1) / 2], [0, k, (k - 1) / 2], [0, 0, 1]])
+
+
+@dataclass(frozen=True, eq=False)
+class Tone:
+    """How the codes of one frame become the log light of its pair."""
+
+    table: Floats  # (levels, 3): weighted light per code, 1 in sum at the common clip; or (1, 3)
+    clip: float  # the code from which a pixel counts as clipped
+    floor: float  # light below which the scale is linear, in units of the common clip
+
+    def __call__(self, codes: Codes) -> tuple[Floats, Mask]:
+        """Log light, (H, W) float32, and where it is neither clipped here nor in the other."""
+        light = self._light(codes)
+        good = (codes.max(axis=2) < self.clip) & (light < 1)
+        return np.log1p(np.minimum(light, 1) / np.float32(self.floor)), good
+
+    def _light(self, codes: Codes) -> Floats:
+        if codes.dtype == np.float32:
+            finite = np.nan_to_num(codes, nan=0.0, posinf=0.0, neginf=0.0)
+            return np.asarray(np.maximum(finite @ self.table[0], 0), np.float32)
+        red, green, blue = (self.table[:, c].take(codes[..., c]) for c in range(3))
+        light: Floats = red + green + blue
+        return light
+
+
+def tones(one: Frame, other: Frame) -> tuple[Tone, Tone]:
+    """The tones that make two frames comparable, whichever of them is brighter."""
+    ends = [_ends(frame) for frame in (one, other)]
+    common = min(clip for clip, _ in ends)
+    floor = float(np.clip(max(floor for _, floor in ends) / common, 1e-3, 0.2))
+    return _tone(one, common, floor), _tone(other, common, floor)
+
+
+def _ends(frame: Frame) -> tuple[float, float]:
+    """Scene light at the clipping level and at the noise floor of a frame."""
+    if frame.levels:
+        at = [round(part * (frame.levels - 1)) for part in (CLIP, FLOOR)]
+        clip, floor = (float(frame.table[k] @ LUMA) for k in at)
+    else:
+        grid = frame.linear()[:: 1 + frame.size[0] // 256, :: 1 + frame.size[1] // 256]
+        light = grid @ LUMA
+        clip, floor = 0.98 * float(light.max()), 0.02 * float(np.median(light))
+    clip = max(clip, 1e-9)
+    exposure = frame.exposure or 1.0
+    return clip / exposure, min(max(floor, 1e-4 * clip), 0.2 * clip) / exposure
+
+
+def _tone(frame: Frame, common: float, floor: float) -> Tone:
+    scale = np.float32(1 / ((frame.exposure or 1.0) * common))
+    if frame.levels:
+        return Tone(frame.table * LUMA * scale, CLIP * (frame.levels - 1), floor)
+    return Tone((LUMA * scale)[None], np.inf, floor)
