@@ -1,0 +1,260 @@
+"""A Plan applied to pixels, strip by strip: a few table look-ups and matrices per pixel.
+
+A strip gives the same codes whether it is rendered alone or with the whole picture: every
+operation is on single pixels, and blocks are padded so that the odd ends of vectorised loops,
+which may round differently, never hold a pixel.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hdrcli.color import REC709, conversion, luminance_weights, srgb_encode
+from hdrcli.frames import Radiance
+from hdrcli.strips import blocks, run
+from hdrcli.tonemap.curves import towards_grey
+from hdrcli.tonemap.plan import Plan
+from hdrcli.tonemap.scene import cleaned
+
+Floats = NDArray[np.float32]
+Codes = NDArray[Any]
+
+BLOCK = 1 << 14  # pixels: a block and its half dozen float planes stay in a second-level cache
+LANES = 64  # blocks are padded to a multiple of this many pixels
+STEPS = 65535  # a table's index is STEPS x sqrt(light / top): finer than an 8-bit code everywhere
+MOST_STOPS = 12.0  # no table reaches further above 1.0
+LEVELS = {"uint8": 255, "uint16": 65535, "float32": 1}
+
+
+@dataclass(frozen=True, eq=False)
+class Renderer:
+    """The tables and matrices of a plan, for one full size and one type of code."""
+
+    plan: Plan
+    size: tuple[int, int]
+    enter: Floats  # (3, 3): the Radiance's RGB to exposed Rec. 709
+    weights: Floats  # (1, 3): luminance of exposed Rec. 709
+    before: Floats | None  # (3, 3): exposed Rec. 709 to the curve's own colours
+    after: Floats | None  # (3, 3): the curve's colours to Rec. 709
+    scale: float  # STEPS / sqrt(top)
+    table: NDArray[Any]  # (1, 65536): display light, gain, or at once the code
+    codes: NDArray[Any]  # (1, 65536): the code of display light (j / STEPS)^2
+    slope: Floats | None  # (h, W): the map, already as wide as the picture, in natural logs
+    offset: Floats | None
+
+    def strip(self, pixels: NDArray[np.floating], rows: slice) -> Codes:
+        """The codes of these rows of the picture, (h, W, 3)."""
+        out = np.empty(pixels.shape, self.codes.dtype)
+        for part in blocks((pixels.shape[0], pixels.shape[1]), BLOCK):
+            at = np.arange(rows.start + part.start, rows.start + part.stop)
+            out[part] = self._block(pixels[part], at)
+        return out
+
+    def _block(self, pixels: NDArray[np.floating], at: NDArray[np.int64]) -> Codes:
+        count = pixels.shape[0] * pixels.shape[1]
+        padded = np.zeros((1, -(-count // LANES) * LANES, 3), np.float32)
+        padded[0, :count] = cleaned(pixels)[0].reshape(count, 3)
+        light = turned(padded, self.enter)
+        if self.plan.primaries.chromaticities != REC709.chromaticities:
+            light = into_gamut(light, self.weights)
+        if self.slope is not None:
+            light = self._adapted(light, at, count)
+        codes = self._luminance(light) if self.plan.spec.on == "luminance" else self._curve(light)
+        return codes.reshape(-1, 3)[:count].reshape(pixels.shape)
+
+    def _adapted(self, light: Floats, at: NDArray[np.int64], count: int) -> Floats:
+        """Each pixel times its local gain, exp(slope log L + offset)."""
+        import cv2
+
+        assert self.slope is not None
+        assert self.offset is not None
+        low, high = (2.0 ** self.plan.numbers[name] for name in ("floor", "ceiling"))
+        luminance = np.clip(turned(light, self.weights), np.float32(low), np.float32(high))
+        stops = np.asarray(cv2.log(luminance), np.float32).reshape(-1)
+        stops[:count] *= _rows_of(self.slope, at, self.size[0], self.plan.extent[0])
+        stops[:count] += _rows_of(self.offset, at, self.size[0], self.plan.extent[0])
+        return _times(light, np.asarray(cv2.exp(stops), np.float32))
+
+    def _curve(self, light: Floats) -> Codes:
+        """The curve on each channel."""
+        if self.before is not None:
+            light = turned(light, self.before)
+        shown = _looked_up(_index(light, self.scale), self.table)
+        if self.after is None:
+            return shown
+        return _looked_up(_index(turned(shown, self.after), STEPS), self.codes)
+
+    def _luminance(self, light: Floats) -> Codes:
+        """The curve on luminance; colours too bright for the display pale towards white."""
+        if self.before is not None:
+            light = turned(light, self.before)
+        gain = _looked_up(_index(turned(light, self.weights), self.scale), self.table)
+        shown = paled(_times(light, gain), self.weights)
+        return _looked_up(_index(shown, STEPS), self.codes)
+
+
+def renderer(plan: Plan, size: tuple[int, int], dtype: str = "uint8") -> Renderer:
+    """Prepare a plan for pictures of (height, width). Kept for the next strip."""
+    return _renderer(plan, size, dtype)
+
+
+@lru_cache(maxsize=4)
+def _renderer(plan: Plan, size: tuple[int, int], dtype: str) -> Renderer:
+    values, spec = plan.values, plan.spec
+    weights = luminance_weights(REC709)
+    enter = 2.0 ** values["ev"] * conversion(plan.primaries, REC709)
+    before = towards_grey(1 - values["saturation"], weights)
+    if spec.before is not None:
+        before = spec.before @ before
+    top = 2.0 ** min(values["top"], MOST_STOPS)
+    codes = _coded((np.arange(STEPS + 1) / STEPS) ** 2, dtype)
+    slope, offset = _widened(plan, size[1])
+    return Renderer(
+        plan=plan,
+        size=size,
+        enter=enter.astype(np.float32),
+        weights=weights.astype(np.float32).reshape(1, 3),
+        before=None if np.array_equal(before, np.eye(3)) else before.astype(np.float32),
+        after=None if spec.after is None else spec.after.astype(np.float32),
+        scale=STEPS / float(np.sqrt(top)),
+        table=_table(plan, top, dtype),
+        codes=codes,
+        slope=slope,
+        offset=offset,
+    )
+
+
+def _table(plan: Plan, top: float, dtype: str) -> NDArray[Any]:
+    """What the curve gives for light top x (j / STEPS)^2: a gain, display light, or the code."""
+    light = top * (np.arange(STEPS + 1) / STEPS) ** 2
+    if plan.spec.on == "luminance":
+        light[0] = light[1]
+        return (plan.spec.curve(light, plan.values) / light).astype(np.float32).reshape(1, -1)
+    shown = plan.spec.curve(light, plan.values)
+    if plan.spec.after is None:
+        return _coded(shown, dtype)
+    return shown.astype(np.float32).reshape(1, -1)
+
+
+def _coded(shown: NDArray[np.float64], dtype: str) -> NDArray[Any]:
+    """Display light in [0, 1] as sRGB codes of the given type, (1, 65536)."""
+    code = srgb_encode(np.clip(shown, 0, 1)).astype(np.float64) * LEVELS[dtype]
+    rounded = code if dtype == "float32" else np.rint(code)
+    return rounded.astype(dtype).reshape(1, -1)
+
+
+def turned(light: Floats, matrix: Floats) -> Floats:
+    """Each colour of (1, n, 3) times an (m, 3) matrix: (1, n, m), or (1, n) where m is 1."""
+    import cv2
+
+    return np.asarray(cv2.transform(light, matrix), np.float32)
+
+
+def _looked_up(index: NDArray[np.uint16], table: NDArray[Any]) -> NDArray[Any]:
+    import cv2
+
+    return np.asarray(cv2.LUT(index, table)).reshape(index.shape)
+
+
+def _index(light: Floats, scale: float) -> NDArray[np.uint16]:
+    """The table index of each number, saturating at both ends."""
+    import cv2
+
+    flat = light.reshape(1, -1)
+    root = cv2.sqrt(cv2.threshold(flat, 0.0, 0.0, cv2.THRESH_TOZERO)[1])
+    index = cv2.addWeighted(root, scale, root, 0.0, 0.0, dtype=cv2.CV_16U)
+    return np.asarray(index, np.uint16).reshape(light.shape)
+
+
+def _times(light: Floats, gain: Floats) -> Floats:
+    """(1, n, 3) light times n gains."""
+    import cv2
+
+    row = gain.reshape(1, -1)
+    return np.asarray(cv2.multiply(light, cv2.merge((row, row, row))), np.float32)
+
+
+def _widened(plan: Plan, width: int) -> tuple[Floats | None, Floats | None]:
+    """The map's slope and offset stretched to the picture's width, in natural logarithms."""
+    if plan.gain is None:
+        return None, None
+    small = plan.gain.shape[2]
+    at = (np.arange(width) + 0.5) / (width * plan.extent[1]) * small - 0.5
+    at = np.clip(at, 0, small - 1)
+    left = np.minimum(at.astype(np.int64), max(small - 2, 0))
+    right = np.minimum(left + 1, small - 1)
+    t = (at - left).astype(np.float32)
+    wide = plan.gain[:, :, left] * (1 - t) + plan.gain[:, :, right] * t
+    return np.ascontiguousarray(wide[0]), np.ascontiguousarray(wide[1] * np.float32(np.log(2)))
+
+
+def _rows_of(wide: Floats, at: NDArray[np.int64], height: int, extent: float) -> Floats:
+    """Rows of the map at these rows of the picture, (rows * W,)."""
+    small = wide.shape[0]
+    y = np.clip((at + 0.5) / (height * extent) * small - 0.5, 0, small - 1)
+    upper = np.minimum(y.astype(np.int64), max(small - 2, 0))
+    lower = np.minimum(upper + 1, small - 1)
+    t = (y - upper).astype(np.float32)[:, None]
+    return np.asarray(wide[upper] * (1 - t) + wide[lower] * t, np.float32).reshape(-1)
+
+
+def into_gamut(light: Floats, weights: Floats) -> Floats:
+    """Colours outside Rec. 709 moved towards their grey until no channel is negative.
+
+    The distance from grey, 1 at the gamut's border, is kept up to 0.8 and rolls off to 1 from
+    there: neighbouring colours stay apart. Luminance is kept.
+    """
+    grey = np.maximum(turned(light, weights), 0)[..., None]
+    least = light.min(axis=-1, keepdims=True)
+    reach = (grey - least) / np.maximum(grey, np.float32(1e-30))
+    rolled = np.float32(0.8) + np.float32(0.2) * np.tanh((reach - np.float32(0.8)) * 5)
+    share = np.where(reach > 0.8, rolled / np.maximum(reach, np.float32(0.8)), 1)
+    return np.asarray(np.maximum(grey + (light - grey) * share, 0), np.float32)
+
+
+def paled(light: Floats, weights: Floats) -> Floats:
+    """Display light whose brightest channel exceeds 1 moved towards its grey until it does not."""
+    most = np.maximum(np.maximum(light[..., 0], light[..., 1]), light[..., 2])
+    over = most > 1
+    if not over.any():
+        return light
+    colours = light[over]  # (k, 3)
+    grey = np.minimum(turned(colours[None], weights).reshape(-1, 1), 1)
+    reach = np.maximum(most[over][:, None] - grey, np.float32(1e-6))
+    light[over] = grey + (colours - grey) * ((1 - grey) / reach)
+    return light
+
+
+def apply(
+    plan: Plan,
+    pixels: NDArray[np.floating],
+    rows: slice,
+    size: tuple[int, int],
+    *,
+    dtype: str = "uint8",
+) -> Codes:
+    """Show a strip: ``pixels`` (h, W, 3) are these rows of a picture of (height, width) ``size``.
+
+    Gives sRGB codes, (h, W, 3) of ``dtype``: uint8, uint16, or float32 in [0, 1].
+    """
+    assert pixels.shape[0] == rows.stop - rows.start, (pixels.shape, rows)
+    assert pixels.shape[1] == size[1], (pixels.shape, size)
+    return renderer(plan, size, dtype).strip(pixels, rows)
+
+
+def tonemap_codes(
+    radiance: Radiance, plan: Plan, threads: int | None = None, *, dtype: str = "uint8"
+) -> Codes:
+    """Show a whole picture, strips in threads: sRGB codes, (H, W, 3), as ``apply`` gives."""
+    height, width = radiance.pixels.shape[:2]
+    out = np.empty(radiance.pixels.shape, dtype)
+    ready = renderer(plan, (height, width), dtype)
+
+    def work(rows: slice) -> None:
+        out[rows] = ready.strip(radiance.pixels[rows], rows)
+
+    run(work, (height, width), threads)
+    return out

@@ -1,0 +1,154 @@
+"""What a tone mapper must know of a picture: its log luminance, small, and robust statistics.
+
+The picture is reduced to a fixed size first, so that a preview, the full picture and a video
+proxy of it are all judged alike (and are all mapped alike).
+"""
+
+import logging
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hdrcli.color import REC709, conversion, luminance_weights
+from hdrcli.frames import Radiance
+from hdrcli.strips import run
+
+Floats = NDArray[np.float32]
+
+SIDE = 512  # pixels of the longer side of the picture that is analysed
+HUGE = np.float32(1e18)  # what stands for infinity: squares of it are still finite
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Log luminance of the reduced picture, and its order statistics.
+
+    ``stops`` is (h, w) float32, log2 of Rec. 709 luminance in units of the Radiance, limited to
+    the robust range. ``low``, ``mid`` and ``high`` are its 1st percentile, mean and 99.5th
+    percentile; ``peak`` is the 99.95th. ``extent`` is how much of the picture's height and width
+    the reduced one covers: 1, or slightly more where the last block was padded.
+    """
+
+    stops: Floats
+    low: float
+    mid: float
+    high: float
+    peak: float
+    extent: tuple[float, float] = (1.0, 1.0)
+
+    @property
+    def key(self) -> float:
+        """Where the mean lies between the ends: -1 all dark, 0 in the middle, 1 all bright.
+
+        Reinhard, Parameter estimation for photographic tone reproduction, JGT 2002, eq. 3-4.
+        """
+        span = max(self.high - self.low, 1e-3)
+        return float(np.clip((2 * self.mid - self.low - self.high) / span, -1, 1))
+
+
+def cleaned(pixels: NDArray[np.floating]) -> tuple[Floats, int]:
+    """Finite light in [0, 1e18], and how many numbers had to be changed for it.
+
+    NaN and negative light become 0; infinity, which is what an overflowed highlight leaves,
+    becomes 1e18 and thereby white.
+    """
+    import cv2
+
+    if pixels.dtype == np.float16:
+        bits = np.ascontiguousarray(pixels).view(np.uint16)
+        light = np.asarray(cv2.LUT(bits, _of_halves()), np.float32).reshape(pixels.shape)
+        return light, _bad_halves(bits)
+    linear = np.ascontiguousarray(pixels, np.float32)
+    if not linear.size or (linear.min() >= 0 and linear.max() <= HUGE):  # NaN fails both
+        return linear, 0
+    bad = int(np.count_nonzero(~(linear >= 0) | (linear > HUGE)))
+    return _finite(linear), bad
+
+
+def _finite(values: Floats) -> Floats:
+    return np.clip(np.nan_to_num(values, nan=0.0, posinf=float(HUGE)), 0, HUGE)
+
+
+@cache
+def _of_halves() -> Floats:
+    """The clean light behind each of the 65,536 bit patterns of a half, (1, 65536)."""
+    bits = np.arange(65536, dtype=np.uint16)
+    return _finite(bits.view(np.float16).astype(np.float32)).reshape(1, -1)
+
+
+def _bad_halves(bits: NDArray[np.uint16]) -> int:
+    """How many halves are inf, NaN or below zero; -0 is not."""
+    if bits.size == 0 or int(bits.max()) < 0x7C00:
+        return 0
+    return int(np.count_nonzero((bits >= 0x7C00) & (bits != 0x8000)))
+
+
+def survey(radiance: Radiance, threads: int | None = None) -> Scene:
+    """Reduce the picture to log luminance and measure it, strip by strip, in threads.
+
+    Unusable numbers are replaced as ``cleaned`` says, counted, and reported once as a warning.
+    """
+    height, width = radiance.pixels.shape[:2]
+    factor = max(1, -(-max(height, width) // (2 * SIDE)))
+    weights = luminance_weights(REC709) @ conversion(radiance.primaries, REC709)
+    small = np.empty((-(-height // factor), -(-width // factor)), np.float32)
+
+    def work(rows: slice) -> int:
+        full = slice(rows.start * factor, min(rows.stop * factor, height))
+        light, bad = cleaned(radiance.pixels[full])
+        small[rows] = _reduced(light, weights, factor, small[rows].shape)
+        return bad
+
+    bad = sum(run(work, (small.shape[0], width * factor), threads))
+    if bad:
+        _log.warning(
+            "%d numbers of the radiance were NaN, infinite or negative and were replaced", bad
+        )
+    extent = small.shape[0] * factor / height, small.shape[1] * factor / width
+    return measured(_fitted(small), extent)
+
+
+def _reduced(
+    light: Floats, weights: NDArray[np.float64], factor: int, size: tuple[int, ...]
+) -> Floats:
+    """Luminance averaged over blocks of factor x factor pixels; the last ones are padded."""
+    import cv2
+
+    luminance = cv2.transform(light, weights.astype(np.float32).reshape(1, 3))
+    below = size[0] * factor - light.shape[0]
+    right = size[1] * factor - light.shape[1]
+    if below or right:
+        luminance = cv2.copyMakeBorder(luminance, 0, below, 0, right, cv2.BORDER_REPLICATE)
+    reduced = cv2.resize(luminance, (size[1], size[0]), interpolation=cv2.INTER_AREA)
+    return np.asarray(reduced, np.float32).reshape(size)
+
+
+def _fitted(luminance: Floats) -> Floats:
+    """The same reduced once more, so that its longer side has at most SIDE pixels."""
+    import cv2
+
+    height, width = luminance.shape
+    longer = max(height, width)
+    if longer <= SIDE:
+        return luminance
+    size = max(1, round(width * SIDE / longer)), max(1, round(height * SIDE / longer))
+    return np.asarray(cv2.resize(luminance, size, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def measured(luminance: Floats, extent: tuple[float, float] = (1.0, 1.0)) -> Scene:
+    """The Scene of a small picture of luminance, (h, w), in units of the Radiance.
+
+    The statistics leave out black pixels: a border or a dead sensor says nothing of the scene.
+    """
+    lit = np.log2(luminance[luminance > 0].astype(np.float64))
+    if not lit.size:
+        return Scene(np.zeros_like(luminance), 0.0, 0.0, 0.0, 0.0, extent)
+    low, high, peak = (float(v) for v in np.percentile(lit, (1, 99.5, 99.95)))
+    mid = float(np.clip(lit, low, high).mean())
+    floor = low - 1  # stops; what lies deeper is noise and must not be lifted
+    with np.errstate(divide="ignore"):
+        stops = np.clip(np.log2(luminance), floor, peak + 1).astype(np.float32)
+    return Scene(stops, low, mid, high, peak, extent)
