@@ -1,0 +1,71 @@
+"""Which frame decides: the best exposed one, or the one asked for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hdrcli.errors import BracketError
+from hdrcli.frames import Frame
+from hdrcli.response import recover
+from hdrcli.response.samples import CLIPPED, Samples, take
+
+Doubles = NDArray[np.float64]
+
+DARK_EV = -7.0  # light of code 20 in sRGB: below it noise and JPEG rule
+DARK_COST = 0.5  # a dark point can be amplified, a clipped one is lost
+SIDE_COST = 0.06  # per stop from the middle exposure: the photographer meant the middle
+
+
+def choose(
+    frames: Sequence[Frame], want: str | int = "auto", samples: Samples | None = None
+) -> int:
+    """Index of the reference among ``frames``, which are darkest first, exposures known.
+
+    ``want`` is "auto", a number from 1 (the darkest), or a file's name. Raises BracketError
+    where there is no such frame.
+    """
+    if want == "auto":
+        return best_exposed(frames, take(frames) if samples is None else samples)
+    text = str(want)
+    if text.isdecimal():
+        if not 1 <= int(text) <= len(frames):
+            raise BracketError(
+                f"--reference {text}: there are {len(frames)} frames",
+                hint="a number from 1, the darkest, or a file's name",
+            )
+        return int(text) - 1
+    return _named(frames, text)
+
+
+def best_exposed(frames: Sequence[Frame], samples: Samples) -> int:
+    """Least clipped light and darkness; ties go toward the middle exposure."""
+    return int(np.argmin(costs(frames, samples)))
+
+
+def costs(frames: Sequence[Frame], samples: Samples) -> Doubles:
+    """What choosing each frame would cost: parts of the picture lost, plus distance."""
+    evs = np.log2([frame.exposure or 1.0 for frame in frames])
+    side = np.abs(evs - (evs.max() + evs.min()) / 2) * SIDE_COST
+    lost = np.array([_lost(f, samples.codes[i]) for i, f in enumerate(frames)])
+    return np.asarray(lost + side)
+
+
+def _lost(frame: Frame, codes: NDArray[np.float32]) -> float:
+    clipped = (codes.max(axis=1) >= CLIPPED).mean()
+    light = recover.prior_ev(frame.response, codes.mean(axis=1).astype(np.float64))
+    return float(clipped + DARK_COST * (light < DARK_EV).mean())
+
+
+def _named(frames: Sequence[Frame], text: str) -> int:
+    by_path = [i for i, f in enumerate(frames) if f.path is not None and f.path == Path(text)]
+    by_name = [
+        i for i, f in enumerate(frames) if text in (f.name, Path(f.name).name, Path(f.name).stem)
+    ]
+    found = by_path or by_name
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(Path(frame.name).name for frame in frames)
+    many = "more than one frame has this name" if found else "no frame has this name"
+    raise BracketError(f"--reference {text}: {many}", hint=f"one of {names}")

@@ -1,0 +1,166 @@
+"""The same scene points in every frame: what response and exposure are estimated from.
+
+Small blocks on a grid are averaged at full resolution, so that sharp detail, noise and JPEG
+blocks show as spread inside a block instead of as false pairs. Frames that have no warp yet are
+brought together by a translation found on reduced rank images, which do not change with exposure.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hdrcli.frames import Frame
+
+Floats = NDArray[np.float32]
+
+POINTS = 10_000  # blocks per frame, over the whole picture
+BLOCK = 4  # side of a block, in pixels
+CLIPPED = 250 / 255  # from here on a code may be clipped light
+BLACK = 2 / 255  # up to here a code may be clipped darkness
+REDUCED = 320  # longer side of the pictures shifts are found on
+TRUSTED_PEAK = 0.1  # phase correlation below this is noise
+BETTER = 0.9  # a shift brings the frames at least so much closer
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Block means of scene points. F frames, P points, 3 channels; codes are code / largest code.
+
+    ``spread`` is the standard deviation of the codes inside a block. ``usable`` is False where
+    any pixel of the block may be clipped in that channel, or lies outside the frame.
+    """
+
+    codes: Floats  # (F, P, 3)
+    spread: Floats  # (F, P, 3)
+    usable: NDArray[np.bool_]  # (F, P, 3)
+    bright: Floats  # (F,) mean code of each frame over all points
+    shifts: NDArray[np.float64]  # (F, 2) pixels, x y, frame against the first
+
+    def of(self, order: Sequence[int]) -> "Samples":
+        """The samples of some frames, in another order."""
+        at = list(order)
+        return Samples(
+            self.codes[at], self.spread[at], self.usable[at], self.bright[at], self.shifts[at]
+        )
+
+
+def take(frames: Sequence[Frame], points: int = POINTS) -> Samples:
+    """Sample all frames at the same scene points. Frames share one size."""
+    rows, cols = _grid(frames[0].size, points)
+    shifts = find_shifts(frames)
+    blocks = [_blocks(f, rows, cols, s) for f, s in zip(frames, shifts, strict=True)]
+    codes = np.stack([b[0] for b in blocks])
+    return Samples(
+        codes,
+        np.stack([b[1] for b in blocks]),
+        np.stack([b[2] for b in blocks]),
+        codes.mean(axis=(1, 2)),
+        shifts,
+    )
+
+
+def _grid(size: tuple[int, int], points: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Block corners (row, column), about ``points`` of them, evenly over the picture."""
+    step = max(int(np.sqrt(size[0] * size[1] / points)), 1)
+    rows = np.arange(0, max(size[0] - BLOCK, 1), step)
+    cols = np.arange(0, max(size[1] - BLOCK, 1), step)
+    r, c = np.meshgrid(rows, cols, indexing="ij")
+    return r.ravel(), c.ravel()
+
+
+def _blocks(
+    frame: Frame, rows: NDArray[np.intp], cols: NDArray[np.intp], shift: NDArray[np.float64]
+) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """Mean, spread and usability of the blocks of one frame, each (P, 3)."""
+    middle = np.float64(BLOCK / 2)
+    x, y = _positions(frame, cols + middle, rows + middle)
+    top = np.rint(y + shift[1] - BLOCK / 2).astype(np.intp)
+    left = np.rint(x + shift[0] - BLOCK / 2).astype(np.intp)
+    high, wide = (max(side - BLOCK, 0) for side in frame.size)
+    inside = (top >= 0) & (left >= 0) & (top <= high) & (left <= wide)
+    top, left = np.clip(top, 0, high), np.clip(left, 0, wide)
+    at = np.arange(min(BLOCK, *frame.size))
+    got = frame.codes[(top[:, None] + at)[:, :, None], (left[:, None] + at)[:, None, :]]
+    got = got.reshape(len(rows), -1, 3)
+    inside = inside & _visible(frame, top, left)
+    scale = 1 / max(frame.levels - 1, 1)
+    least, most = got.min(axis=1) * scale, got.max(axis=1) * scale
+    usable = inside[:, None] & (least > BLACK) & (most < CLIPPED)
+    part = got.astype(np.float32)
+    mean = part.mean(axis=1)
+    part -= mean[:, None]
+    spread = np.sqrt(np.einsum("pkc,pkc->pc", part, part) / part.shape[1])
+    return mean * np.float32(scale), spread * np.float32(scale), usable
+
+
+def _positions(
+    frame: Frame, x: NDArray[np.float64], y: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where the reference's pixels lie in a frame that has been aligned."""
+    if frame.warp is None:
+        return x, y
+    u, v, w = frame.warp @ np.stack([x, y, np.ones_like(x)])
+    return u / w, v / w
+
+
+def _visible(frame: Frame, top: NDArray[np.intp], left: NDArray[np.intp]) -> NDArray[np.bool_]:
+    if frame.valid is None:
+        return np.ones(len(top), bool)
+    last = min(BLOCK, *frame.size) - 1
+    return np.asarray(frame.valid[top, left] & frame.valid[top + last, left + last])
+
+
+def find_shifts(frames: Sequence[Frame]) -> NDArray[np.float64]:
+    """Translation of each frame against the first, pixels (F, 2): x, y. Zero where warped.
+
+    Neighbours are compared by phase correlation of their rank images; a peak that does not
+    stand out, or does not bring the two closer, is not believed.
+    """
+    shifts = np.zeros((len(frames), 2))
+    if any(frame.warp is not None for frame in frames) or min(frames[0].size) < 32:
+        return shifts
+    step = max(max(frames[0].size) // REDUCED, 1)
+    reduced = [_ranks(frame, step) for frame in frames]
+    for i in range(1, len(frames)):
+        shifts[i] = shifts[i - 1] + step * _shift(reduced[i - 1], reduced[i])
+    return shifts
+
+
+def _ranks(frame: Frame, step: int) -> Floats:
+    """Green, reduced, each pixel replaced by its rank in [0, 1]: blind to exposure and curve."""
+    import cv2
+
+    rows = np.ascontiguousarray(frame.codes[:: max(step // 4, 1), :, 1])
+    wide, high = frame.size[1] // step, frame.size[0] // step
+    green = cv2.resize(rows, (wide, high), interpolation=cv2.INTER_AREA).astype(np.float32)
+    known, where = np.unique(green, return_inverse=True)
+    counts = np.bincount(where.ravel(), minlength=len(known))
+    middle = (np.cumsum(counts) - counts / 2) / green.size
+    return np.asarray(middle[where].reshape(green.shape), np.float32)
+
+
+def _shift(a: Floats, b: Floats) -> NDArray[np.float64]:
+    """How far the content of ``b`` lies from that of ``a``, pixels x, y."""
+    import cv2
+
+    window = cv2.createHanningWindow(a.shape[::-1], cv2.CV_32F)
+    flat_a, flat_b = a - a.mean(), b - b.mean()
+    (x, y), peak = cv2.phaseCorrelate(flat_a, flat_b, window)
+    shift = np.array([x, y])
+    if peak < TRUSTED_PEAK or np.abs(shift).max() > min(a.shape) / 6:
+        return np.zeros(2)
+    dx, dy = np.rint(shift).astype(int)
+    if dx == dy == 0:
+        return shift
+    moved = np.abs(_overlap(a, -dx, -dy) - _overlap(b, dx, dy))
+    still = np.abs(a - b)
+    return shift if moved.mean() <= BETTER * still.mean() else np.zeros(2)
+
+
+def _overlap(image: Floats, dx: int, dy: int) -> Floats:
+    """The part of ``image`` that remains when it is moved by (-dx, -dy)."""
+    rows = slice(max(dy, 0), image.shape[0] + min(dy, 0))
+    cols = slice(max(dx, 0), image.shape[1] + min(dx, 0))
+    return image[rows, cols]
