@@ -20,11 +20,14 @@ class Dice:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._cpu = torch.Generator().manual_seed(seed)
+        self._drawn: list[float] = []  # uniform numbers in store: one draw for many decisions
         self._others: dict[torch.device, torch.Generator] = {}
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
         """Return a number, even in [low, high)."""
-        return low + (high - low) * float(torch.rand((), generator=self._cpu))
+        if not self._drawn:
+            self._drawn = torch.rand(256, generator=self._cpu).tolist()
+        return low + (high - low) * self._drawn.pop()
 
     def log_uniform(self, low: float, high: float) -> float:
         """Return a number whose logarithm is even in [low, high); both above 0."""
@@ -36,7 +39,7 @@ class Dice:
 
     def integer(self, low: int, high: int) -> int:
         """Return a whole number, even in [low, high], both ends included."""
-        return int(torch.randint(low, high + 1, (), generator=self._cpu))
+        return low + int(self.uniform(0.0, high + 1 - low))
 
     def chance(self, probability: float) -> bool:
         """Return whether an event of this probability happens."""

@@ -49,11 +49,24 @@ class Picture:
         if self.panorama:
             x = torch.remainder(x, width)
         index = min(max(round(math.log2(max(footprint, 1.0))), 0), len(self.levels) - 1)
-        level = self.levels[index].float()[None]
-        columns = level.shape[-1]
-        grid_x = (x * ((columns - 2) / width) + 1.0) * (2.0 / columns) - 1.0
-        grid = torch.stack((grid_x, y * (2.0 / height) - 1.0), -1)[None]
-        return F.grid_sample(level, grid, padding_mode="reflection", align_corners=False)[0]
+        level = self.levels[index]
+        rows, columns = level.shape[1:]
+        x, y = x * ((columns - 2) / width) + 1.0, y * (rows / height)
+        # Only the part that is looked at becomes float: whole levels would take most of the time.
+        top, y = _window(y, rows)
+        left, x = _window(x, columns)
+        part = level[:, top, left].float()[None]
+        grid = torch.stack((x * (2.0 / part.shape[-1]), y * (2.0 / part.shape[-2])), -1)[None] - 1.0
+        return F.grid_sample(part, grid, padding_mode="reflection", align_corners=False)[0]
+
+
+def _window(positions: Tensor, length: int) -> tuple[slice, Tensor]:
+    """The part of an axis that positions need, and the positions within it."""
+    first, last = (float(v) for v in positions.aminmax())
+    if first < 0.5 or last > length - 0.5:  # mirrored at the picture's own border
+        return slice(0, length), positions
+    start = int(first - 0.5)
+    return slice(start, min(int(last) + 2, length)), positions - start
 
 
 class Scenes:
@@ -361,7 +374,8 @@ def expose(scene: Tensor, clipped: float, median: float) -> Tensor:
     More clips where the picture's median would be darker than `median` otherwise: few
     people expose so that half the picture is black.
     """
-    bright = scene[:, ::3, ::3].amax(0).flatten()
+    step = max(1, scene.shape[-1] // 64)
+    bright = scene[:, ::step, ::step].amax(0).flatten()
     white = float(torch.quantile(bright, 1.0 - clipped))
     white = min(white, float(torch.quantile(bright, 0.5)) / median)
     return scene / max(white, 1e-5)

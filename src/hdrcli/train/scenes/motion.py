@@ -77,21 +77,29 @@ def read_canvas(canvas: Tensor, grid: Tensor) -> Tensor:
 def streak(pictures: Tensor, travel: Tensor, *, outside: str = "zeros") -> Tensor:
     """Return pictures (K, C, h, w) smeared along `travel` (K, 2) pixels, centred.
 
-    Eight evenly spaced copies, made by three halvings; `outside` is grid_sample's padding.
+    Two, four or eight evenly spaced copies, by the longest travel, made by halvings;
+    `outside` is grid_sample's padding.
     """
     height, width = pictures.shape[-2:]
     x, y = pixel_grid(height, width, pictures.device)
     base = torch.stack((2.0 * x / width - 1.0, 2.0 * y / height - 1.0), -1)
     size = torch.tensor([width, height], device=travel.device)
     step = (travel * (2.0 / size))[:, None, None, :]
-    for part in (0.25, 0.125, 0.0625):
-        ahead, behind = (
-            F.grid_sample(pictures, base + sign * part * step, padding_mode=outside,
-                          align_corners=False)
-            for sign in (1.0, -1.0)
-        )  # fmt: skip
-        pictures = 0.5 * (ahead + behind)
+
+    def shifted(source: Tensor, part: float) -> Tensor:
+        return F.grid_sample(source, base + part * step, padding_mode=outside, align_corners=False)
+
+    parts = _halvings(float(travel.norm(dim=1).max()))
+    start = -0.5 * sum(parts)  # centres the copies
+    pictures = 0.5 * (shifted(pictures, start) + shifted(pictures, start + parts[0]))
+    for part in parts[1:]:
+        pictures = 0.5 * (pictures + shifted(pictures, part))
     return pictures
+
+
+def _halvings(length: float) -> tuple[float, ...]:
+    """Distances between copies, as parts of the travel: enough of them to leave no gaps."""
+    return (0.5, 0.25, 0.125)[: 1 + (length > 1.5) + (length > 4.0)]
 
 
 def draw(frames: Tensor, cover: Tensor, mover: Mover, timeline: Timeline, grid: Tensor,
@@ -131,16 +139,32 @@ def _sprites(mover: Mover, timeline: Timeline) -> tuple[Tensor, float]:
     scale = 2.0 * reach / side
     x, y = pixel_grid(side, side, mover.texture.device)
     x, y = (x - side / 2) * scale, (y - side / 2) * scale
-    distance, part = mover.silhouette.distance(x, y, timeline.moments)
+    distance, tint = _outlined(mover, x, y, timeline.moments)
     alpha = mover.opacity * (distance / mover.softness + 0.5).clamp(0.0, 1.0)
-    tint = mover.tints[part.remainder(mover.tints.shape[0])].permute(0, 3, 1, 2)
-    sprites = torch.cat((mover.texture * tint * alpha[:, None], alpha[:, None]), 1)
+    sprites = torch.cat((mover.texture * tint * alpha, alpha), 1)
     smeared = [n for n, b in enumerate(blurs) if math.hypot(*b) > 0.7]
     if smeared:
         travel = [_turned(blurs[n], -mover.place(timeline.moments[n])[2]) for n in smeared]
         vectors = torch.tensor(travel, device=sprites.device) / scale
         sprites[smeared] = streak(sprites[smeared], vectors)
     return sprites, scale
+
+
+def _outlined(mover: Mover, x: Tensor, y: Tensor, moments: list[float]) -> tuple[Tensor, Tensor]:
+    """Signed distance (N, 1, S, S) and gain by part (N, 3, S, S); coarse where none sees it."""
+    coarse = mover.silhouette.thinnest > 3.0
+    if coarse:
+        x, y = (F.avg_pool2d(v[None, None], 2, ceil_mode=True)[0, 0] for v in (x, y))
+    distance, part = mover.silhouette.distance(x, y, moments)
+    tint = mover.tints[part.remainder(mover.tints.shape[0])].permute(0, 3, 1, 2)
+    distance = distance[:, None]
+    if coarse:
+        side = mover.texture.shape[-1]
+        distance, tint = (
+            F.interpolate(v, scale_factor=2.0, mode="bilinear")[..., :side, :side]
+            for v in (distance, tint)
+        )
+    return distance, tint
 
 
 def _turned(vector: list[float], angle: float) -> list[float]:

@@ -25,6 +25,10 @@ class Silhouette(Protocol):
     def reach(self) -> float:
         """The farthest any point of it is from its centre, in pixels."""
 
+    @property
+    def thinnest(self) -> float:
+        """The thickness of its thinnest part, in pixels."""
+
     def distance(self, x: Tensor, y: Tensor, moments: list[float]) -> tuple[Tensor, Tensor]:
         """Return signed distance and part at every point and moment."""
 
@@ -40,7 +44,12 @@ class Blob:
     @property
     def reach(self) -> float:
         """See Silhouette."""
-        return self.radius * self.elongation * (1.0 + sum(abs(w[0]) for w in self.waves))
+        return self.radius * max(self.elongation, 1.0) * (1.0 + sum(abs(w[0]) for w in self.waves))
+
+    @property
+    def thinnest(self) -> float:
+        """See Silhouette."""
+        return self.radius * min(self.elongation, 1.0)
 
     def distance(self, x: Tensor, y: Tensor, moments: list[float]) -> tuple[Tensor, Tensor]:
         """See Silhouette; the distance is exact for circles only."""
@@ -67,6 +76,11 @@ class Polygon:
         """See Silhouette."""
         return 1.7 * max(offset for _, offset in self.sides)
 
+    @property
+    def thinnest(self) -> float:
+        """See Silhouette."""
+        return min(offset for _, offset in self.sides)
+
     def distance(self, x: Tensor, y: Tensor, moments: list[float]) -> tuple[Tensor, Tensor]:
         """See Silhouette; a circle cuts off what reaches too far."""
         inside = self.reach - torch.hypot(x, y)
@@ -88,23 +102,31 @@ class Limbs:
         """See Silhouette."""
         return 1.15 * self.radius
 
+    @property
+    def thinnest(self) -> float:
+        """See Silhouette."""
+        return 2.0 * self.radius * min(segment[4] for segment in self.pose(0.0))
+
     def distance(self, x: Tensor, y: Tensor, moments: list[float]) -> tuple[Tensor, Tensor]:
         """See Silhouette; the part is the rod a point is deepest in."""
-        distances, parts = [], []
-        for moment in moments:
-            rods = [_rod(x, y, [self.radius * v for v in s]) for s in self.pose(moment)]
-            nearest, part = torch.stack(rods).max(0)
-            distances.append(nearest)
-            parts.append(part)
-        return torch.stack(distances), torch.stack(parts)
+        poses = [self.pose(moment) for moment in moments]
+        seen: dict[tuple[Segment, ...], tuple[Tensor, Tensor]] = {}
+        for pose in poses:
+            if tuple(pose) not in seen:
+                rods = self.radius * torch.tensor(pose, device=x.device)  # (L, 5)
+                nearest, part = _depth(x, y, rods).max(0)
+                seen[tuple(pose)] = nearest, part
+        drawn = [seen[tuple(pose)] for pose in poses]
+        return torch.stack([d for d, _ in drawn]), torch.stack([p for _, p in drawn])
 
 
-def _rod(x: Tensor, y: Tensor, segment: list[float]) -> Tensor:
-    ax, ay, bx, by, radius = segment
+def _depth(x: Tensor, y: Tensor, rods: Tensor) -> Tensor:
+    """How deep points (S, S) lie in each of L rods (L, 5): (L, S, S), negative outside."""
+    ax, ay, bx, by, radius = rods[..., None, None].unbind(1)
     ux, uy = bx - ax, by - ay
-    along = ((x - ax) * ux + (y - ay) * uy) / max(ux * ux + uy * uy, 1e-6)
-    along = along.clamp(0.0, 1.0)
-    return radius - torch.hypot(x - ax - along * ux, y - ay - along * uy)
+    x, y = x - ax, y - ay
+    along = (x * ux).addcmul_(y, uy).div_((ux * ux + uy * uy).clamp_min(1e-6)).clamp_(0.0, 1.0)
+    return radius - torch.hypot(x.sub_(along * ux), y.sub_(along * uy))
 
 
 def blob(dice: Dice, radius: float) -> Blob:
@@ -115,8 +137,7 @@ def blob(dice: Dice, radius: float) -> Blob:
         for order in range(2, 7)
     )
     elongation = dice.uniform(0.6, 1.6)
-    worst = elongation * (1.0 + sum(abs(w[0]) for w in waves))
-    return Blob(radius / max(worst, 1.0), elongation, waves)
+    return Blob(radius / max(elongation, 1.0), elongation, waves)
 
 
 def polygon(dice: Dice, radius: float) -> Polygon:
