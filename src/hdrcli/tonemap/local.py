@@ -31,11 +31,11 @@ def gain_map(before: Floats, after: Floats) -> Floats:
     def mean(x: Floats) -> Floats:
         return np.asarray(cv2.blur(x, side, borderType=cv2.BORDER_REFLECT), np.float32)
 
-    gain = after - before
+    gain: Floats = np.subtract(after, before, dtype=np.float32)
     centre, level = mean(before), mean(gain)
-    variance = np.maximum(mean(np.square(before)) - centre * centre, np.float32(0))
-    slope = (mean(before * gain) - centre * level) / (variance + np.float32(TEXTURE))
-    slope = np.clip(slope, -1, 1)  # brighter never becomes darker
+    variance = np.maximum(mean(before * before) - centre * centre, np.float32(0))
+    slope = (mean(before * gain) - centre * level) / (variance + TEXTURE)
+    slope = np.clip(slope, -1, 1).astype(np.float32)  # brighter never becomes darker
     return np.stack([mean(slope), mean(level - slope * centre)])
 
 

@@ -20,6 +20,9 @@ from hdrcli.tonemap.scene import Scene
 
 Floats = NDArray[np.float32]
 GREY_EV = float(np.log2(GREY))
+MEAN_EV = float(np.log2(0.2))  # where the mean belongs, were it alone
+BRIGHT_PERCENT = 92.0  # of the pixels are darker than the bright parts of a picture
+BRIGHT_EV = float(np.log2(0.7))  # where the bright parts belong: a light wall
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Operator:
     ``curve`` works on the three channels or on luminance alone (``on``). ``judge`` gives the
     image-dependent numbers, at least ``ev``, the exposure in stops, and ``top``, the light in
     stops above which the curve is 1 anyway. ``adapt`` gives the new log2 light of the reduced
-    picture, from the exposed one.
+    picture, from the exposed one; ``conclude`` gives further numbers from that, among them
+    ``show_ev``, the exposure that follows it.
     """
 
     name: str
@@ -51,6 +55,7 @@ class Operator:
     judge: Callable[[Scene, Values], dict[str, float]]
     on: Literal["channels", "luminance"] = "channels"
     adapt: Callable[[Floats, Values], Floats] | None = None
+    conclude: Callable[[Floats, Values], dict[str, float]] | None = None
     before: Doubles | None = None  # (3, 3), working colours of the curve
     after: Doubles | None = None  # (3, 3), back to Rec. 709
     exposes: bool = True  # the picture is the same for every multiple of the radiance
@@ -102,14 +107,24 @@ def _hable_exposure(scene: Scene, values: Values) -> dict[str, float]:
 
 
 def _photo(scene: Scene, values: Values) -> dict[str, float]:
-    """Range to be compressed, exposure and white of the default operator."""
+    """How far the default operator reduces large contrasts. ``_photo_exposure`` does the rest."""
     span = max(scene.high - scene.low, 1e-3)
     slope = float(np.clip(values["range"] / span, 0.3, 1)) ** values["compression"]
-    grey = GREY_EV + values["key"] * scene.key
-    ev = grey - scene.mid + values["exposure"]
-    white = grey + slope * (scene.peak - scene.mid) + values["exposure"]
-    white = float(np.clip(white, 0.7, 4.0))
-    return {"ev": ev, "slope": slope, "white_ev": white, "top": white}
+    return {"ev": -scene.mid, "slope": slope}
+
+
+def _photo_exposure(stops: Floats, values: Values) -> dict[str, float]:
+    """Exposure and white from what the picture has become.
+
+    Half way between the mean on grey and the bright parts on a light wall's white: white
+    rooms come out white, and a night of a few lights stays night. The brightest 0.2 percent may
+    burn out.
+    """
+    bright, white = (float(v) for v in np.percentile(stops, (BRIGHT_PERCENT, 99.8)))
+    ev = MEAN_EV - float(stops.mean())
+    ev += values["key"] * (BRIGHT_EV - bright - ev) + values["exposure"]
+    white = float(np.clip(white + ev, 1.0, 4.0))
+    return {"show_ev": ev, "white_ev": white, "top": white}
 
 
 def _photo_adapt(stops: Floats, values: Values) -> Floats:
@@ -144,14 +159,14 @@ _ALL = (
             Param("contrast", 1.35, 1.0, 2.0, "slope of the curve at middle grey"),
             Param("detail", 1.1, 0.5, 2.0, "small contrasts: 1 as they are, more is crisper"),
             Param("edge", 1.5, 0.5, 4.0, "stops: smaller contrasts count as detail"),
-            Param("key", 0.8, 0.0, 2.0, "how far dark scenes stay dark and bright ones bright"),
+            Param("key", 0.5, 0.0, 1.0, "exposed for the mean (0) or for the bright parts (1)"),
             SATURATION,
         ),
         curve=curves.photo,
         judge=_photo,
         adapt=_photo_adapt,
-        before=curves.towards_grey(0.12, curves.REC709_LUMINANCE),
-        after=curves.towards_grey(-0.08 / 0.92, curves.REC709_LUMINANCE),  # the inverse of 0.08
+        conclude=_photo_exposure,
+        before=curves.towards_grey(0.08, curves.REC709_LUMINANCE),
     ),
     Operator(
         name="reinhard02",

@@ -22,7 +22,7 @@ class Plan:
     ``numbers`` depend on the image (``ev``: the exposure in stops; ``white_ev`` and the like),
     ``params`` are the user's. ``gain`` is (2, h, w): slope and offset of the log2 gain over
     exposed log2 luminance, None for global operators; it covers ``extent`` of the picture's
-    height and width. ``floor`` and ``ceiling`` limit the log2 luminance the gain is taken at.
+    height and width. Below ``floor`` stops it is constant.
     """
 
     operator: str
@@ -59,7 +59,6 @@ def analyse(
     scene = survey(radiance, threads)
     numbers = spec.judge(scene, chosen)
     numbers["floor"] = float(scene.stops.min()) + numbers["ev"]
-    numbers["ceiling"] = float(scene.stops.max()) + numbers["ev"]
     plan = Plan(spec.name, chosen, numbers, None, scene.extent, radiance.primaries)
     return _with_gain(plan, scene)
 
@@ -68,7 +67,9 @@ def _with_gain(plan: Plan, scene: Scene) -> Plan:
     if plan.spec.adapt is None:
         return plan
     stops = scene.stops + np.float32(plan.numbers["ev"])
-    return replace(plan, gain=gain_map(stops, plan.spec.adapt(stops, plan.values)))
+    adapted = plan.spec.adapt(stops, plan.values)
+    further = plan.spec.conclude(adapted, plan.values) if plan.spec.conclude else {}
+    return replace(plan, numbers={**plan.numbers, **further}, gain=gain_map(stops, adapted))
 
 
 def blend(first: Plan, second: Plan, t: float) -> Plan:

@@ -12,20 +12,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hdrcli.color import REC709, conversion, luminance_weights, srgb_encode
+from hdrcli.color import REC709, conversion, srgb_encode
 from hdrcli.frames import Radiance
 from hdrcli.strips import blocks, run
-from hdrcli.tonemap.curves import towards_grey
+from hdrcli.tonemap.curves import REC709_LUMINANCE, towards_grey
 from hdrcli.tonemap.plan import Plan
 from hdrcli.tonemap.scene import cleaned
 
 Floats = NDArray[np.float32]
 Codes = NDArray[Any]
 
-BLOCK = 1 << 14  # pixels: a block and its half dozen float planes stay in a second-level cache
+BLOCK = 24_000  # pixels: a block and its half dozen float planes stay in a second-level cache
 LANES = 64  # blocks are padded to a multiple of this many pixels
 STEPS = 65535  # a table's index is STEPS x sqrt(light / top): finer than an 8-bit code everywhere
 MOST_STOPS = 12.0  # no table reaches further above 1.0
+LUMINANCE = REC709_LUMINANCE.astype(np.float32).reshape(1, 3)
 LEVELS = {"uint8": 255, "uint16": 65535, "float32": 1}
 
 
@@ -35,64 +36,72 @@ class Renderer:
 
     plan: Plan
     size: tuple[int, int]
-    enter: Floats  # (3, 3): the Radiance's RGB to exposed Rec. 709
-    weights: Floats  # (1, 3): luminance of exposed Rec. 709
-    before: Floats | None  # (3, 3): exposed Rec. 709 to the curve's own colours
+    enter: Floats | None  # (3, 3): the Radiance's RGB to Rec. 709, where they differ
+    colours: Floats  # (3, 3): Rec. 709 to the exposed colours of the curve
+    luminance: Floats  # (1, 3): Rec. 709 to exposed luminance
     after: Floats | None  # (3, 3): the curve's colours to Rec. 709
     scale: float  # STEPS / sqrt(top)
     table: NDArray[Any]  # (1, 65536): display light, gain, or at once the code
     codes: NDArray[Any]  # (1, 65536): the code of display light (j / STEPS)^2
-    slope: Floats | None  # (h, W): the map, already as wide as the picture, in natural logs
-    offset: Floats | None
+    map: Floats | None  # (h, 2, W): slope and offset, as wide as the picture, in natural logs
+    floor: np.float32  # exposed luminance below which the local gain is constant
 
     def strip(self, pixels: NDArray[np.floating], rows: slice) -> Codes:
         """The codes of these rows of the picture, (h, W, 3)."""
         out = np.empty(pixels.shape, self.codes.dtype)
         for part in blocks((pixels.shape[0], pixels.shape[1]), BLOCK):
-            at = np.arange(rows.start + part.start, rows.start + part.stop)
+            at = range(rows.start + part.start, rows.start + part.stop)
             out[part] = self._block(pixels[part], at)
         return out
 
-    def _block(self, pixels: NDArray[np.floating], at: NDArray[np.int64]) -> Codes:
+    def _block(self, pixels: NDArray[np.floating], at: range) -> Codes:
         count = pixels.shape[0] * pixels.shape[1]
-        padded = np.zeros((1, -(-count // LANES) * LANES, 3), np.float32)
-        padded[0, :count] = cleaned(pixels)[0].reshape(count, 3)
-        light = turned(padded, self.enter)
-        if self.plan.primaries.chromaticities != REC709.chromaticities:
-            light = into_gamut(light, self.weights)
-        if self.slope is not None:
-            light = self._adapted(light, at, count)
-        codes = self._luminance(light) if self.plan.spec.on == "luminance" else self._curve(light)
+        light = _padded(cleaned(pixels)[0].reshape(1, count, 3))
+        if self.enter is not None:
+            light = into_gamut(turned(light, self.enter))
+        colours = turned(light, self.colours)
+        if self.map is not None:
+            colours = _times(colours, self._gain(turned(light, self.luminance), at, self.map))
+        codes = self._paling(colours) if self.plan.spec.on == "luminance" else self._curve(colours)
         return codes.reshape(-1, 3)[:count].reshape(pixels.shape)
 
-    def _adapted(self, light: Floats, at: NDArray[np.int64], count: int) -> Floats:
-        """Each pixel times its local gain, exp(slope log L + offset)."""
+    def _gain(self, luminance: Floats, at: range, wide: Floats) -> Floats:
+        """The local gain of each pixel, exp(slope log L + offset)."""
         import cv2
 
-        assert self.slope is not None
-        assert self.offset is not None
-        low, high = (2.0 ** self.plan.numbers[name] for name in ("floor", "ceiling"))
-        luminance = np.clip(turned(light, self.weights), np.float32(low), np.float32(high))
-        stops = np.asarray(cv2.log(luminance), np.float32).reshape(-1)
-        stops[:count] *= _rows_of(self.slope, at, self.size[0], self.plan.extent[0])
-        stops[:count] += _rows_of(self.offset, at, self.size[0], self.plan.extent[0])
-        return _times(light, np.asarray(cv2.exp(stops), np.float32))
+        np.maximum(luminance, self.floor, out=luminance)
+        logs = np.asarray(cv2.log(luminance), np.float32).reshape(-1)
+        width = self.size[1]
+        for i, y in enumerate(at):
+            slope, offset = self._map_row(wide, y)
+            row = logs[i * width : (i + 1) * width]
+            row *= slope
+            row += offset
+        return np.asarray(cv2.exp(logs), np.float32)
+
+    def _map_row(self, wide: Floats, y: int) -> Floats:
+        """Slope and offset along one row of the picture, (2, W)."""
+        small = wide.shape[0]
+        place = (y + 0.5) / (self.size[0] * self.plan.extent[0]) * small - 0.5
+        place = min(max(place, 0.0), small - 1.0)
+        upper = min(int(place), max(small - 2, 0))
+        lower = min(upper + 1, small - 1)
+        row = wide[lower] - wide[upper]
+        row *= np.float32(place - upper)
+        row += wide[upper]
+        return np.asarray(row, np.float32)
 
     def _curve(self, light: Floats) -> Codes:
         """The curve on each channel."""
-        if self.before is not None:
-            light = turned(light, self.before)
         shown = _looked_up(_index(light, self.scale), self.table)
         if self.after is None:
             return shown
         return _looked_up(_index(turned(shown, self.after), STEPS), self.codes)
 
-    def _luminance(self, light: Floats) -> Codes:
+    def _paling(self, light: Floats) -> Codes:
         """The curve on luminance; colours too bright for the display pale towards white."""
-        if self.before is not None:
-            light = turned(light, self.before)
-        gain = _looked_up(_index(turned(light, self.weights), self.scale), self.table)
-        shown = paled(_times(light, gain), self.weights)
+        gain = _looked_up(_index(turned(light, LUMINANCE), self.scale), self.table)
+        shown = paled(_times(light, gain))
         return _looked_up(_index(shown, STEPS), self.codes)
 
 
@@ -104,26 +113,26 @@ def renderer(plan: Plan, size: tuple[int, int], dtype: str = "uint8") -> Rendere
 @lru_cache(maxsize=4)
 def _renderer(plan: Plan, size: tuple[int, int], dtype: str) -> Renderer:
     values, spec = plan.values, plan.spec
-    weights = luminance_weights(REC709)
-    enter = 2.0 ** values["ev"] * conversion(plan.primaries, REC709)
-    before = towards_grey(1 - values["saturation"], weights)
+    exposure = 2.0 ** values["ev"]
+    colours = towards_grey(1 - values["saturation"], REC709_LUMINANCE)
     if spec.before is not None:
-        before = spec.before @ before
+        colours = spec.before @ colours
+    colours = exposure * 2.0 ** values.get("show_ev", 0.0) * colours
+    same = plan.primaries.chromaticities == REC709.chromaticities
     top = 2.0 ** min(values["top"], MOST_STOPS)
     codes = _coded((np.arange(STEPS + 1) / STEPS) ** 2, dtype)
-    slope, offset = _widened(plan, size[1])
     return Renderer(
         plan=plan,
         size=size,
-        enter=enter.astype(np.float32),
-        weights=weights.astype(np.float32).reshape(1, 3),
-        before=None if np.array_equal(before, np.eye(3)) else before.astype(np.float32),
+        enter=None if same else conversion(plan.primaries, REC709).astype(np.float32),
+        colours=colours.astype(np.float32),
+        luminance=np.float32(exposure) * LUMINANCE,
         after=None if spec.after is None else spec.after.astype(np.float32),
         scale=STEPS / float(np.sqrt(top)),
         table=_table(plan, top, dtype),
         codes=codes,
-        slope=slope,
-        offset=offset,
+        map=None if plan.gain is None else _widened(plan.gain, plan.extent[1], size[1]),
+        floor=np.float32(2.0 ** values["floor"]),
     )
 
 
@@ -164,7 +173,7 @@ def _index(light: Floats, scale: float) -> NDArray[np.uint16]:
     import cv2
 
     flat = light.reshape(1, -1)
-    root = cv2.sqrt(cv2.threshold(flat, 0.0, 0.0, cv2.THRESH_TOZERO)[1])
+    root = cv2.sqrt(cv2.threshold(flat, 0.0, 0.0, cv2.THRESH_TOZERO, dst=flat)[1], dst=flat)
     index = cv2.addWeighted(root, scale, root, 0.0, 0.0, dtype=cv2.CV_16U)
     return np.asarray(index, np.uint16).reshape(light.shape)
 
@@ -177,37 +186,36 @@ def _times(light: Floats, gain: Floats) -> Floats:
     return np.asarray(cv2.multiply(light, cv2.merge((row, row, row))), np.float32)
 
 
-def _widened(plan: Plan, width: int) -> tuple[Floats | None, Floats | None]:
+def _padded(light: Floats) -> Floats:
+    """(1, n, 3) as (1, m, 3), m a multiple of LANES."""
+    count = light.shape[1]
+    if count % LANES == 0:
+        return light
+    padded = np.empty((1, -(-count // LANES) * LANES, 3), np.float32)
+    padded[:, :count] = light
+    padded[:, count:] = 0
+    return padded
+
+
+def _widened(gain: Floats, extent: float, width: int) -> Floats:
     """The map's slope and offset stretched to the picture's width, in natural logarithms."""
-    if plan.gain is None:
-        return None, None
-    small = plan.gain.shape[2]
-    at = (np.arange(width) + 0.5) / (width * plan.extent[1]) * small - 0.5
-    at = np.clip(at, 0, small - 1)
+    small = gain.shape[2]
+    at = np.clip((np.arange(width) + 0.5) / (width * extent) * small - 0.5, 0, small - 1)
     left = np.minimum(at.astype(np.int64), max(small - 2, 0))
     right = np.minimum(left + 1, small - 1)
     t = (at - left).astype(np.float32)
-    wide = plan.gain[:, :, left] * (1 - t) + plan.gain[:, :, right] * t
-    return np.ascontiguousarray(wide[0]), np.ascontiguousarray(wide[1] * np.float32(np.log(2)))
+    wide = gain[:, :, left] * (1 - t) + gain[:, :, right] * t
+    wide[1] *= np.float32(np.log(2))
+    return np.ascontiguousarray(wide.transpose(1, 0, 2))
 
 
-def _rows_of(wide: Floats, at: NDArray[np.int64], height: int, extent: float) -> Floats:
-    """Rows of the map at these rows of the picture, (rows * W,)."""
-    small = wide.shape[0]
-    y = np.clip((at + 0.5) / (height * extent) * small - 0.5, 0, small - 1)
-    upper = np.minimum(y.astype(np.int64), max(small - 2, 0))
-    lower = np.minimum(upper + 1, small - 1)
-    t = (y - upper).astype(np.float32)[:, None]
-    return np.asarray(wide[upper] * (1 - t) + wide[lower] * t, np.float32).reshape(-1)
-
-
-def into_gamut(light: Floats, weights: Floats) -> Floats:
+def into_gamut(light: Floats) -> Floats:
     """Colours outside Rec. 709 moved towards their grey until no channel is negative.
 
     The distance from grey, 1 at the gamut's border, is kept up to 0.8 and rolls off to 1 from
     there: neighbouring colours stay apart. Luminance is kept.
     """
-    grey = np.maximum(turned(light, weights), 0)[..., None]
+    grey = np.maximum(turned(light, LUMINANCE), 0)[..., None]
     least = light.min(axis=-1, keepdims=True)
     reach = (grey - least) / np.maximum(grey, np.float32(1e-30))
     rolled = np.float32(0.8) + np.float32(0.2) * np.tanh((reach - np.float32(0.8)) * 5)
@@ -215,14 +223,14 @@ def into_gamut(light: Floats, weights: Floats) -> Floats:
     return np.asarray(np.maximum(grey + (light - grey) * share, 0), np.float32)
 
 
-def paled(light: Floats, weights: Floats) -> Floats:
+def paled(light: Floats) -> Floats:
     """Display light whose brightest channel exceeds 1 moved towards its grey until it does not."""
     most = np.maximum(np.maximum(light[..., 0], light[..., 1]), light[..., 2])
     over = most > 1
     if not over.any():
         return light
     colours = light[over]  # (k, 3)
-    grey = np.minimum(turned(colours[None], weights).reshape(-1, 1), 1)
+    grey = np.minimum(turned(colours[None], LUMINANCE).reshape(-1, 1), 1)
     reach = np.maximum(most[over][:, None] - grey, np.float32(1e-6))
     light[over] = grey + (colours - grey) * ((1 - grey) / reach)
     return light

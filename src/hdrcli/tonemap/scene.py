@@ -62,8 +62,8 @@ def cleaned(pixels: NDArray[np.floating]) -> tuple[Floats, int]:
         light = np.asarray(cv2.LUT(bits, _of_halves()), np.float32).reshape(pixels.shape)
         return light, _bad_halves(bits)
     linear = np.ascontiguousarray(pixels, np.float32)
-    if not linear.size or (linear.min() >= 0 and linear.max() <= HUGE):  # NaN fails both
-        return linear, 0
+    if not linear.size or linear.view(np.uint32).max() <= HUGE.view(np.uint32):
+        return linear, 0  # as integers, NaN, inf and whatever has a sign are larger
     bad = int(np.count_nonzero(~(linear >= 0) | (linear > HUGE)))
     return _finite(linear), bad
 
