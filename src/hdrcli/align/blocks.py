@@ -7,6 +7,8 @@ what clips in either frame left out.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,10 +90,34 @@ class Blocks:
     at: NDArray[np.int64]
     side: int
 
+    reference: View
+
     @property
     def centres(self) -> Points:
         """The middle of each block, (n, 2)."""
         return np.asarray(self.at + (self.side - 1) / 2, np.float64)
+
+    @cached_property
+    def models(self) -> "list[Template]":
+        """What each block looks like in the reference."""
+        return [Template.of(self.reference, corner, self.side) for corner in self.at]
+
+
+@dataclass(frozen=True, eq=False)
+class Template:
+    """One block of the reference: band-passed log light, its 0/1 mask, its slopes; (S, S)."""
+
+    light: Floats
+    mask: Floats
+    gx: Floats
+    gy: Floats
+
+    @classmethod
+    def of(cls, view: View, corner: NDArray[np.int64], side: int) -> "Template":
+        """Cut the block out of a view; the slopes are zero where the mask is."""
+        light, mask = view.patch(np.eye(3), corner, side)
+        gy, gx = np.gradient(light)
+        return cls(light, mask, (gx * mask).astype(np.float32), (gy * mask).astype(np.float32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,16 +145,16 @@ class Shifts:
         return float(np.median(self.lengths)) if self.found.sum() >= 4 else None
 
 
-def choose(picked: Codes, factor: int, size: tuple[int, int], tone: Tone) -> Blocks:
+def choose(reference: View, picked: Codes, factor: int) -> Blocks:
     """Put one block on the strongest texture of each cell of a grid, where both frames see.
 
-    ``picked`` is the reference reduced by ``factor``, ``size`` the height and width of the
-    picture the blocks are for. Cells without texture get no block.
+    ``picked`` is the reference reduced by ``factor``. Cells without texture get no block.
     """
     import cv2
 
-    side = int(np.clip(min(size) / 8, 40, 160)) // 8 * 8
-    raw, good = tone(picked)
+    size = reference.size
+    side = int(np.clip(min(size) / 8, 40, 128)) // 8 * 8
+    raw, good = reference.tone(picked)
     light = cv2.GaussianBlur(raw, (0, 0), 1.0)
     gx, gy = (cv2.Sobel(light, cv2.CV_32F, *o, scale=1 / 8) * good for o in ((1, 0), (0, 1)))
     window = (max(side // factor, 3),) * 2
@@ -137,28 +163,36 @@ def choose(picked: Codes, factor: int, size: tuple[int, int], tone: Tone) -> Blo
     edge = (side // 2 + REACH + 2) // factor + 1
     rows = max(2, round(np.sqrt(BLOCKS * size[0] / size[1])))
     cols = max(2, round(BLOCKS / rows))
-    found = _peaks(weakest[edge:-edge, edge:-edge], rows, cols)
-    centres = (found + edge) * factor + factor // 2
+    found = _peaks(weakest, edge, (rows, cols), side // factor)
+    centres = found * factor + factor // 2
     at = np.clip(centres - side // 2, REACH, np.array([size[1], size[0]]) - side - REACH)
-    return Blocks(at.astype(np.int64), side)
+    return Blocks(at.astype(np.int64), side, reference)
 
 
-def _peaks(strength: NDArray[np.floating], rows: int, cols: int) -> NDArray[np.int64]:
-    """The (x, y) of the largest value of each cell, where it is not flat."""
+def _peaks(
+    strength: NDArray[np.floating], edge: int, cells: tuple[int, int], side: int
+) -> NDArray[np.int64]:
+    """The (x, y) of the largest value of each cell, where it is not flat; no two too close."""
+    left = strength.copy()
+    ys, xs = (
+        np.linspace(edge, n - edge, parts + 1).astype(int)
+        for n, parts in zip(left.shape, cells, strict=True)
+    )
     found = []
-    for row in np.array_split(np.arange(strength.shape[0]), rows):
-        for col in np.array_split(np.arange(strength.shape[1]), cols):
-            if not row.size or not col.size:
-                continue
-            cell = strength[row[0] : row[-1] + 1, col[0] : col[-1] + 1]
-            y, x = divmod(int(cell.argmax()), cell.shape[1])
-            if cell[y, x] > FLAT:
-                found.append((col[0] + x, row[0] + y))
+    for (top, bottom), (start, stop) in product(pairwise(ys), pairwise(xs)):
+        cell = left[top:bottom, start:stop]
+        if not cell.size or cell.max() <= FLAT:
+            continue
+        y, x = divmod(int(cell.argmax()), cell.shape[1])
+        found.append((start + x, top + y))
+        apart = 2 * side // 3
+        around = [slice(max(0, at - apart), at + apart) for at in (top + y, start + x)]
+        left[around[0], around[1]] = 0
     return np.array(found, np.int64).reshape(-1, 2)
 
 
-def measure(reference: View, frame: View, matrix: Matrix, blocks: Blocks) -> Shifts:
-    """Track every block from the reference to where ``matrix`` puts it in the frame."""
+def measure(blocks: Blocks, frame: View, matrix: Matrix) -> Shifts:
+    """Track every block of the reference to where ``matrix`` puts it in the frame."""
     n = len(blocks.at)
     d, alike = np.zeros((n, 2)), np.zeros(n)
     found, inside = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
@@ -168,9 +202,8 @@ def measure(reference: View, frame: View, matrix: Matrix, blocks: Blocks) -> Shi
         target = apply(matrix, corner + span)
         if (target < REACH).any() or (target > limit - REACH).any():
             continue
-        model, model_mask = reference.patch(np.eye(3), corner, blocks.side)
         wide, wide_mask = frame.patch(matrix, corner - REACH, blocks.side + 2 * REACH)
-        result = track(model, model_mask, wide, wide_mask)
+        result = track(blocks.models[i], wide, wide_mask)
         if result is not None:
             d[i], alike[i], after = result
             inside[i], found[i] = True, after >= SIMILAR
@@ -178,39 +211,36 @@ def measure(reference: View, frame: View, matrix: Matrix, blocks: Blocks) -> Shi
 
 
 def track(
-    model: Floats, model_mask: Floats, wide: Floats, wide_mask: Floats
+    model: Template, wide: Floats, wide_mask: Floats
 ) -> tuple[NDArray[np.float64], float, float] | None:
-    """Find ``model`` (S, S) in ``wide`` (S + 2 REACH, S + 2 REACH), by Gauss-Newton.
+    """Find a block (S, S) in ``wide`` (S + 2 REACH, S + 2 REACH), by Gauss-Newton.
 
     Returns the shift (x, y) from the middle, and the correlation at the middle and at the
     shift (0 where it was lost); None where too little is unclipped in both.
     """
-    gx, gy = _slopes(model)
     shift = np.zeros(2)
-    first = after = 0.0
+    first = after = xx = xy = yy = det = 0.0
     for step in range(10):
-        mask = model_mask * _window(wide_mask, shift, whole=True)
+        mask = model.mask * _window(wide_mask, shift, whole=True)
         if mask.sum() < SEEN * mask.size:
             return None if step == 0 else (np.zeros(2), first, 0.0)
-        error, after = _difference(model, _window(wide, shift), mask)
+        error, after = _difference(model.light, _window(wide, shift), mask)
         first = after if step == 0 else first
-        mx, my = gx * mask, gy * mask
-        normal = np.array([[np.vdot(mx, gx), np.vdot(mx, gy)], [np.vdot(mx, gy), np.vdot(my, gy)]])
-        if np.linalg.det(normal) <= 0.02 * normal.trace() ** 2 / 4:
+        if step == 0:  # the mask hardly changes within a few pixels
+            mx, my = model.gx * mask, model.gy * mask
+            xx, xy, yy = (float(np.vdot(*two)) for two in ((mx, mx), (mx, my), (my, my)))
+            det = xx * yy - xy * xy
+        if det <= 0.02 * (xx + yy) ** 2 / 4:
             return np.zeros(2), first, 0.0  # a straight edge: it may slide along itself
-        move = np.linalg.solve(normal, [np.vdot(mx, error), np.vdot(my, error)])
-        move *= min(1.0, 2 / max(float(np.linalg.norm(move)), 1e-9))
+        x, y = np.vdot(model.gx, error), np.vdot(model.gy, error)
+        move = np.array([yy * x - xy * y, xx * y - xy * x]) / det
+        move *= min(1.0, 2 / max(float(np.hypot(*move)), 1e-9))
         shift = shift + move
         if np.abs(shift).max() > REACH - 1:
             return np.zeros(2), first, 0.0
         if np.abs(move).max() < 0.01:
             break
     return shift, first, after
-
-
-def _slopes(model: Floats) -> tuple[Floats, Floats]:
-    gy, gx = np.gradient(model)
-    return np.asarray(gx, np.float32), np.asarray(gy, np.float32)
 
 
 def _window(wide: Floats, shift: NDArray[np.float64], *, whole: bool = False) -> Floats:

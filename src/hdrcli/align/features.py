@@ -18,7 +18,7 @@ from hdrcli.align.views import Mask, Tone
 from hdrcli.frames import Codes, Floats
 
 CELLS = 8  # the features are spread over 8 × 8 cells
-PER_CELL = 40
+PER_CELL = 25
 RATIO = {"orb": 0.85, "sift": 0.8}  # best distance over second best
 NEAR = 2.5  # pixels: a match agrees with a homography up to this distance
 ENOUGH = 10  # agreeing matches
@@ -63,10 +63,10 @@ def from_features(kind: str, one: tuple[Grey, Mask], other: tuple[Grey, Mask]) -
     import cv2
 
     if kind == "sift":
-        detector: Any = cv2.SIFT.create(nfeatures=6000, contrastThreshold=0.02)
+        detector: Any = cv2.SIFT.create(nfeatures=4000, contrastThreshold=0.02)
         matcher: Any = cv2.BFMatcher(cv2.NORM_L2)
     else:
-        detector = cv2.ORB.create(nfeatures=12000, fastThreshold=8)
+        detector = cv2.ORB.create(nfeatures=6000, fastThreshold=8)
         matcher = cv2.BFMatcher(cv2.NORM_HAMMING)
     a, a_words = _described(detector, *one)
     b, b_words = _described(detector, *other)

@@ -178,7 +178,7 @@ class Fit:
     errors: NDArray[np.float64]
 
 
-def fit(a: Points, b: Points, start: Matrix, size: tuple[int, int], models: list[str]) -> Fit:
+def fit(a: Points, b: Points, start: Matrix, models: list[str], size: tuple[int, int]) -> Fit:
     """Choose and fit the simplest model that explains b = H a as well as the others do.
 
     Geman-McClure weights, started from the errors of ``start``, leave out what moves by itself;

@@ -129,9 +129,10 @@ def _resampled(codes: Codes, matrix: Matrix, size: tuple[int, int]) -> Codes:
     import cv2
 
     flags = cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP
-    return cv2.warpPerspective(
+    out: Codes = cv2.warpPerspective(
         codes, matrix, size[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE
     )
+    return out
 
 
 def _seen(frame: Frame, matrix: Matrix, size: tuple[int, int]) -> Mask:

@@ -15,7 +15,7 @@ from hdrcli.frames import Codes, Floats, Frame
 
 CLIP = 250 / 255  # a code at or above this part of the range counts as clipped
 FLOOR = 6 / 255  # below this part of the range there is mostly noise
-SMALL = 1500  # pixels: the longer side of a reduced picture is at most this
+SMALL = 1200  # pixels: the longer side of a reduced picture is at most this
 LUMA = np.array([0.25, 0.6, 0.15], np.float32)  # close to Rec. 709, a little more from red and blue
 
 Mask = NDArray[np.bool_]
@@ -74,20 +74,24 @@ class Picture:
 class Tone:
     """How the codes of one frame become the log light of its pair."""
 
-    table: Floats  # (levels, 3): weighted light per code, 1 in sum at the common clip; or (1, 3)
-    clip: float  # the code from which a pixel counts as clipped
+    table: Floats  # (levels, 3): weighted light per code, above 1 where it clips; or (1, 3)
     floor: float  # light below which the scale is linear, in units of the common clip
 
     def __call__(self, codes: Codes) -> tuple[Floats, Mask]:
         """Log light, (H, W) float32, and where it is neither clipped here nor in the other."""
         light = self._light(codes)
-        good = (codes.max(axis=2) < self.clip) & (light < 1)
-        return np.log1p(np.minimum(light, 1) / np.float32(self.floor)), good
+        good = light < 1
+        return np.log(np.minimum(light, 1) * np.float32(1 / self.floor) + 1), good
 
     def _light(self, codes: Codes) -> Floats:
+        import cv2
+
         if codes.dtype == np.float32:
             finite = np.nan_to_num(codes, nan=0.0, posinf=0.0, neginf=0.0)
             return np.asarray(np.maximum(finite @ self.table[0], 0), np.float32)
+        if codes.dtype == np.uint8:
+            weighted = cv2.LUT(np.ascontiguousarray(codes), self.table[None])
+            return np.asarray(cv2.transform(weighted, np.ones((1, 3))), np.float32)
         red, green, blue = (self.table[:, c].take(codes[..., c]) for c in range(3))
         light: Floats = red + green + blue
         return light
@@ -117,6 +121,8 @@ def _ends(frame: Frame) -> tuple[float, float]:
 
 def _tone(frame: Frame, common: float, floor: float) -> Tone:
     scale = np.float32(1 / ((frame.exposure or 1.0) * common))
-    if frame.levels:
-        return Tone(frame.table * LUMA * scale, CLIP * (frame.levels - 1), floor)
-    return Tone((LUMA * scale)[None], np.inf, floor)
+    if not frame.levels:
+        return Tone((LUMA * scale)[None], floor)
+    table = frame.table * LUMA * scale
+    table[int(np.ceil(CLIP * (frame.levels - 1))) :] += 1  # one clipped channel clips the pixel
+    return Tone(table, floor)
