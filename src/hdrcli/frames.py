@@ -47,6 +47,11 @@ class Response:
             [np.interp(at, knots, self.samples[:, c]) for c in range(3)], axis=1
         ).astype(np.float32)
 
+    def at(self, code: float) -> float:
+        """Linear light behind a code in [0, 1], mean of the channels."""
+        knots = np.linspace(0, 1, len(self.samples))
+        return float(np.mean([np.interp(code, knots, self.samples[:, c]) for c in range(3)]))
+
 
 def sampled(
     name: str, decode: Callable[[NDArray[np.float64]], NDArray[Any]], samples: int = 65536

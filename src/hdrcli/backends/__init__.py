@@ -1,0 +1,11 @@
+"""Ways to merge a bracket. The table is in registry.py."""
+
+from hdrcli.backends.registry import (
+    BACKENDS,
+    WEIGHT_NAMES,
+    BackendSpec,
+    Settings,
+    load_backend,
+)
+
+__all__ = ["BACKENDS", "WEIGHT_NAMES", "BackendSpec", "Settings", "load_backend"]

@@ -1,0 +1,295 @@
+"""Weighted means of what the frames say of the light: average, debevec, robertson.
+
+All three are one sum over the frames, X = sum(w_i c_i X_i) / sum(w_i c_i), with
+X_i = light behind the code / exposure relative to the reference, c_i the confidence from
+motion.py, and w_i a weight that depends on the code alone, so that it is a table. They differ in
+that table, and in whether light or its logarithm is averaged.
+
+The weight of a pixel is looked up at its largest channel: a pixel with one clipped channel is a
+clipped pixel, and its hue is not believed.
+
+Where no frame is believed the shortest takes over, even where it clips: its clipping level is
+then the best lower bound there is. The reference's own clipped code is never used.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hdrcli import strips
+from hdrcli.backends.registry import WEIGHT_NAMES, Settings
+from hdrcli.frames import Bracket, Frame, Radiance
+from hdrcli.motion import CLIP, Motion, Noise
+from hdrcli.strips import Placement
+
+Floats = NDArray[np.float32]
+WeightCurve = Callable[[Floats, float, Noise], Floats]
+
+FADE = 235 / 255  # from here to CLIP the weight of a code falls to zero
+FALLBACK = 1e-7  # weight of the shortest frame where nothing else is known
+FLOAT_LEVELS = 65536  # a float frame's weight is looked up at this many steps
+
+
+def photon_weight(light: Floats, ratio: float, noise: Noise) -> Floats:
+    """Inverse of the variance of X_i = light / ratio (Hasinoff et al., CVPR 2010, section 3)."""
+    quantum = np.gradient(light.astype(np.float64)) ** 2 / 12
+    return np.asarray(ratio**2 / (noise.shot * light + noise.read + quantum), np.float32)
+
+
+def hat_weight(light: Floats, ratio: float, noise: Noise) -> Floats:
+    """Debevec and Malik, equation 4: trust the middle of the codes, not their ends."""
+    z = np.linspace(0, 1, len(light), dtype=np.float32)
+    return np.asarray(np.maximum(1 - np.abs(2 * z - 1), np.float32(1e-4)))
+
+
+def gaussian_weight(light: Floats, ratio: float, noise: Noise) -> Floats:
+    """Robertson et al., equations 7 and 10: a Gaussian over the codes, times exposure squared."""
+    z = np.linspace(0, 1, len(light), dtype=np.float32)
+    return np.asarray(np.exp(-4 * (2 * z - 1) ** 2) * ratio**2, np.float32)
+
+
+def plateau_weight(light: Floats, ratio: float, noise: Noise) -> Floats:
+    """Flat over most of the codes, falling to both ends (as in hdrgen and Luminance HDR)."""
+    z = np.linspace(0, 1, len(light), dtype=np.float32)
+    return np.asarray(np.maximum(1 - np.abs(2 * z - 1) ** np.float32(12), np.float32(1e-4)))
+
+
+def flat_weight(light: Floats, ratio: float, noise: Noise) -> Floats:
+    """The same for every code that does not clip."""
+    return np.ones(len(light), np.float32)
+
+
+WEIGHTS: dict[str, WeightCurve] = {
+    "noise": photon_weight,
+    "hat": hat_weight,
+    "gaussian": gaussian_weight,
+    "plateau": plateau_weight,
+    "flat": flat_weight,
+}
+assert tuple(WEIGHTS) == WEIGHT_NAMES
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One frame as the kernel wants it: tables of light and of weight, placement, confidence."""
+
+    placement: Placement
+    light: tuple[Floats, ...]  # per channel, (1, levels), divided by the ratio
+    weight: Floats  # (1, levels), at the largest channel
+    fallback: Floats | None  # (1, levels), added where nothing else is known
+    confidence: Floats | None
+    scale: tuple[float, float]
+    ratio: float
+    logarithmic: bool
+
+
+class WeightedMean:
+    """Base of the three: a weight curve, and the domain that is averaged."""
+
+    weight = "noise"
+    logarithmic = False
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        asked = settings.options.get("weight") or "noise"
+        self.curve = WEIGHTS[self.weight if asked == "noise" else asked]
+
+    def merge(self, bracket: Bracket, motion: Motion) -> Radiance:
+        """Merge an aligned bracket. Pixels that clip in every frame are counted."""
+        sources = self.sources(bracket, motion)
+        height, width = bracket.size
+        out = np.empty((height, width, 3), self.settings.dtype)
+
+        def work(rows: slice) -> int:
+            planes, lost = mean_block(
+                sources, bracket.reference, rows, logarithmic=self.logarithmic
+            )
+            store(planes, out[rows])
+            return lost
+
+        lost = sum(strips.run(work, bracket.size, self.settings.threads))
+        assert bracket.ref.exposure is not None
+        return Radiance(
+            out, bracket.ref.primaries, bracket.ref.exposure, clipped=lost / (height * width)
+        )
+
+    def sources(self, bracket: Bracket, motion: Motion) -> list[Source]:
+        """Tables and placements of every frame, darkest first."""
+        return [
+            self._source(frame, i, float(bracket.ratios[i]), motion)
+            for i, frame in enumerate(bracket.frames)
+        ]
+
+    def _source(self, frame: Frame, i: int, ratio: float, motion: Motion) -> Source:
+        table = frame.table if frame.levels else _identity()
+        brightest = table.max(axis=1)
+        weight = self.curve(brightest, ratio, motion.noise[i]) * unclipped(len(table), frame)
+        light = table / np.float32(ratio)
+        if self.logarithmic:
+            light = np.log(np.maximum(light, _floor(light)))
+        return Source(
+            placement=Placement(frame, motion.flows[i], motion.scale),
+            light=tuple(np.ascontiguousarray(light[None, :, c], np.float32) for c in range(3)),
+            weight=np.ascontiguousarray(weight[None], np.float32),
+            fallback=np.full((1, len(table)), FALLBACK, np.float32) if i == 0 else None,
+            confidence=motion.confidence[i],
+            scale=motion.scale,
+            ratio=ratio,
+            logarithmic=self.logarithmic,
+        )
+
+
+class Average(WeightedMean):
+    """The noise-optimal mean: inverse variance under Poisson-Gaussian noise."""
+
+
+class Debevec(WeightedMean):
+    """Debevec and Malik, "Recovering High Dynamic Range Radiance Maps", equation 6."""
+
+    weight = "hat"
+    logarithmic = True
+
+
+class Robertson(WeightedMean):
+    """Robertson et al., "Dynamic range improvement through multiple exposures", equation 8."""
+
+    weight = "gaussian"
+
+
+def unclipped(levels: int, frame: Frame) -> Floats:
+    """1 where a code is below clipping, a ramp, 0 from CLIP on; float frames have no known clip."""
+    if not frame.levels:
+        return np.ones(levels, np.float32)
+    z = np.linspace(0, 1, levels, dtype=np.float32)
+    return np.asarray(np.clip((CLIP - z) / (CLIP - FADE), 0, 1))
+
+
+def mean_block(
+    sources: list[Source], reference: int, rows: slice, *, logarithmic: bool
+) -> tuple[list[Floats], int]:
+    """Merge one block: three (h, w) planes of radiance, and how many pixels clip everywhere."""
+    width = sources[0].placement.frame.size[1]
+    shape = (rows.stop - rows.start, width)
+    total = [np.zeros(shape, np.float32) for _ in range(3)]
+    norm = np.zeros(shape, np.float32)
+    product = np.empty(shape, np.float32)
+    shortest: list[Floats] = []
+    for source in sources:
+        light, weight = evidence(source, rows, width)
+        shortest = shortest or light
+        norm += weight
+        for channel, plane in zip(total, light, strict=True):
+            np.multiply(plane, weight, out=product)
+            channel += product
+    lost = int(np.count_nonzero(norm <= 2 * FALLBACK))
+    for channel in total:
+        channel /= norm
+    mend_highlights(total, shortest, sources, reference, rows)
+    if logarithmic:
+        for channel in total:
+            np.exp(channel, out=channel)
+    return total, lost
+
+
+def mend_highlights(
+    total: list[Floats], shortest: list[Floats], sources: list[Source], reference: int, rows: slice
+) -> None:
+    """Where the reference clips: never darker than its clipping, and no ghost of another moment.
+
+    A channel that clips in the reference is at least its clipping level. Where no darker frame
+    is believed, its channels that do not clip are taken from the reference, the others from the
+    shortest frame.
+    """
+    import cv2
+
+    frame = sources[reference].placement.frame
+    ceiling = CLIP * (frame.levels - 1)
+    codes = frame.codes[rows]
+    if not frame.levels or reference == 0 or codes.max() < ceiling:
+        return
+    planes = cv2.split(codes)
+    where = np.nonzero(cv2.max(cv2.max(planes[0], planes[1]), planes[2]) >= ceiling)
+    belief = darker_belief(sources[:reference], rows, frame.size[1], where)
+    for c, channel in enumerate(total):
+        own = sources[reference].light[c][0]
+        bound = own[int(np.ceil(ceiling))]
+        here = planes[c][where]
+        clips = here >= ceiling
+        other = np.where(clips, np.maximum(shortest[c][where], bound), own[here])
+        mixed = belief * channel[where] + (1 - belief) * other
+        channel[where] = np.where(clips, np.maximum(mixed, bound), mixed)
+
+
+def darker_belief(
+    sources: list[Source], rows: slice, width: int, where: tuple[NDArray[np.intp], ...]
+) -> Floats:
+    """The largest confidence that any of the darker frames has at these pixels."""
+    belief = np.zeros(len(where[0]), np.float32)
+    for source in sources:
+        if source.confidence is None:
+            return np.ones_like(belief)
+        full = strips.upsample(source.confidence, source.scale, rows, width)
+        belief = np.maximum(belief, full[where])
+    return belief
+
+
+def evidence(source: Source, rows: slice, width: int) -> tuple[list[Floats], Floats]:
+    """What one frame says of a block: three planes of X_i (or its logarithm), and the weight."""
+    import cv2
+
+    codes, valid = source.placement.codes(rows)
+    planes = cv2.split(codes)
+    largest = cv2.max(cv2.max(planes[0], planes[1]), planes[2])
+    weight = lookup(largest, source.weight)
+    if source.confidence is not None:
+        belief = strips.small_rows(source.confidence, source.scale, rows)
+        if belief.min() < 1:
+            weight *= strips.upsample(source.confidence, source.scale, rows, width)
+    if valid is not None:
+        weight *= valid
+    if source.fallback is not None:
+        weight += FALLBACK
+    return [light_plane(source, c, plane) for c, plane in enumerate(planes)], weight
+
+
+def light_plane(source: Source, channel: int, codes: NDArray[np.generic]) -> Floats:
+    """X_i of one channel, or its logarithm. Float codes are light already, and may exceed 1."""
+    if source.placement.frame.levels:
+        return lookup(codes, source.light[channel])
+    light = np.nan_to_num(np.asarray(codes, np.float32), nan=0, posinf=0, neginf=0)
+    light = light / np.float32(source.ratio)
+    return np.log(np.maximum(light, np.float32(1e-8))) if source.logarithmic else light
+
+
+def lookup(codes: NDArray[np.generic], table: Floats) -> Floats:
+    """Look codes up in a (1, levels) table; float codes are looked up at the nearest level."""
+    import cv2
+
+    if codes.dtype == np.uint8:
+        return np.asarray(cv2.LUT(codes, table))
+    if codes.dtype == np.uint16:
+        return np.asarray(np.take(table[0], codes.astype(np.uint16, copy=False)))
+    at = np.clip(np.nan_to_num(np.asarray(codes, np.float32)), 0, 1) * (table.shape[1] - 1)
+    return np.asarray(np.take(table[0], np.rint(at).astype(np.uint16)))
+
+
+def store(planes: list[Floats], out: NDArray[np.floating]) -> None:
+    """Interleave three planes into a block of the result, of float32 or float16."""
+    import cv2
+
+    if out.dtype == np.float32:
+        cv2.merge(planes, out)
+        return
+    merged = cv2.merge(planes)
+    cv2.add(merged, 0, out, dtype=cv2.CV_16F)
+
+
+def _identity() -> Floats:
+    return np.repeat(np.linspace(0, 1, FLOAT_LEVELS, dtype=np.float32)[:, None], 3, axis=1)
+
+
+def _floor(light: Floats) -> np.float32:
+    """The smallest light a logarithm is taken of: half of the first code above black."""
+    return np.float32(light[light > 0].min() / 2)

@@ -1,0 +1,107 @@
+"""The table of backends. Reading it imports none of them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from hdrcli.frames import Bracket, DisplayImage, Radiance
+
+if TYPE_CHECKING:
+    from hdrcli.motion import Motion
+
+WEIGHT_NAMES = ("noise", "hat", "gaussian", "plateau", "flat")  # of average, debevec, robertson
+Progress = Callable[[str, float], None]  # stage, fraction done
+
+
+def silent(_stage: str, _done: float) -> None:
+    """Report nothing."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run a backend; none of it changes what the pixels mean."""
+
+    threads: int | None = None  # None: all cores
+    half: bool = False  # pixels of a Radiance as float16, for an output that stores half
+    device: str = "auto"
+    precision: str = "auto"
+    tile: int | None = None  # px; None chooses, 0 is the whole picture
+    ensemble: bool = False  # average over the picture's flips and transposition
+    options: Mapping[str, Any] = field(default_factory=dict)  # of this backend alone
+    progress: Progress = silent
+
+    @property
+    def dtype(self) -> type[np.floating]:
+        """The type of the radiance to make."""
+        return np.float16 if self.half else np.float32
+
+
+class Backend(Protocol):
+    """What every backend is: an aligned bracket and its motion in, one image out."""
+
+    def merge(self, bracket: Bracket, motion: "Motion") -> Radiance | DisplayImage:
+        """Merge. 1.0 in a Radiance is the reference frame's white."""
+
+
+@dataclass(frozen=True)
+class BackendSpec:
+    """All that is known of a backend before it is loaded."""
+
+    name: str
+    target: str  # "module:Class", imported by load_backend
+    kind: Literal["classical", "fusion", "neural"]
+    paper: str
+    summary: str
+    produces: Literal["radiance", "display"] = "radiance"
+    frames: tuple[int, int | None] = (2, None)  # how many it takes itself; others are arranged
+    weights: str | None = None  # a table of weights/manifest.toml
+    licence: str = "MIT"
+
+
+BACKENDS: Mapping[str, BackendSpec] = MappingProxyType(
+    {
+        spec.name: spec
+        for spec in (
+            BackendSpec(
+                name="average",
+                target="hdrcli.backends.average:Average",
+                kind="classical",
+                paper="inverse-variance mean under Poisson-Gaussian noise (Hasinoff et al., 2010)",
+                summary="The noise-optimal mean of all frames that agree with the reference",
+            ),
+            BackendSpec(
+                name="debevec",
+                target="hdrcli.backends.average:Debevec",
+                kind="classical",
+                paper="Debevec and Malik, SIGGRAPH 1997",
+                summary="Mean of log radiance, weighted by a hat over the codes",
+            ),
+            BackendSpec(
+                name="robertson",
+                target="hdrcli.backends.average:Robertson",
+                kind="classical",
+                paper="Robertson, Borman and Stevenson, ICIP 1999",
+                summary="Maximum-likelihood mean, weighted by a Gaussian over the codes",
+            ),
+            BackendSpec(
+                name="mertens",
+                target="hdrcli.backends.mertens:Mertens",
+                kind="fusion",
+                paper="Mertens, Kautz and Van Reeth, Pacific Graphics 2007",
+                summary="Exposure fusion: a picture for the screen, without radiance",
+                produces="display",
+            ),
+        )
+    }
+)
+
+
+def load_backend(name: str, settings: Settings | None = None) -> Backend:
+    """Import and build the backend called ``name``."""
+    module, _, attribute = BACKENDS[name].target.partition(":")
+    backend: Backend = getattr(import_module(module), attribute)(settings or Settings())
+    return backend

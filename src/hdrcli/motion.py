@@ -1,0 +1,325 @@
+"""What moved: dense flow to the reference, and how far each frame can be believed.
+
+The frames are compared with a *guide*, which starts as the reference. The comparison is
+one-sided where a code clips: a clipped code says "at least this", and contradicts nothing that
+is brighter. The tolerance grows with the noise that the amplification of the darker of the two
+brings, with the light itself (the response is never known exactly), and with the gradient (a
+third of a pixel of misregistration is not motion).
+
+The frames are taken outward from the reference, first the darker ones, then the brighter. What
+a darker frame says extends the guide where it clipped so far, so that the next one has
+something to agree with.
+
+All this happens on a picture of at most ``MAX_PIXELS``; strips.py brings the maps to full size.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hdrcli.frames import Bracket, Frame
+
+Floats = NDArray[np.float32]
+
+MAX_PIXELS = 2_000_000  # of the pictures that motion is estimated on
+CLIP = 250 / 255  # JPEG pushes clipped codes a little down: from here on a code is a lower bound
+MISREGISTRATION = 0.35  # px of the reduced picture that are not motion
+SCALES = (0.8, 2.5)  # px, Gaussians over which differences are averaged before they are judged
+GAMMA = 1 / 2.2  # of the pictures that flow is computed on
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Poisson-Gaussian noise of a frame, in linear light with the frame's own white at 1.0.
+
+    variance = shot * light + read (Foi et al., "Practical Poissonian-Gaussian noise modeling
+    and fitting for single-image raw-data", 2008).
+    """
+
+    shot: float = 2e-4
+    read: float = 1e-6
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How easily a difference counts as motion; one row of the --deghost table."""
+
+    relative: float  # tolerated difference, as a fraction of the light
+    floor: float  # tolerated difference, as a fraction of the reference's white
+    start: float  # tolerances at which belief begins to fall
+    end: float  # tolerances at which it has gone
+    grow: int  # px by which a disbelieved region is grown, on the reduced picture
+
+
+STRENGTHS: dict[str, Strength | None] = {
+    "none": None,
+    "low": Strength(relative=0.16, floor=0.008, start=2.0, end=4.0, grow=1),
+    "medium": Strength(relative=0.08, floor=0.004, start=1.5, end=3.0, grow=2),
+    "high": Strength(relative=0.05, floor=0.002, start=1.0, end=2.0, grow=4),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """Maps on the reduced picture, one entry per frame of the bracket; None means 'none needed'.
+
+    ``flows``: (h, w, 2) float32, pixels of the reduced picture, x then y: where the reference's
+    pixel lies in the frame, before the frame's homography. ``confidence``: (h, w) float32 in
+    [0, 1]. ``scale`` is reduced over full size, along x and y.
+    """
+
+    flows: tuple[Floats | None, ...]
+    confidence: tuple[Floats | None, ...]
+    noise: tuple[Noise, ...]
+    scale: tuple[float, float] = (1.0, 1.0)
+
+    @classmethod
+    def none(cls, frames: int, noise: Noise | None = None) -> "Motion":
+        """No flow, and full belief in everything."""
+        nothing = (None,) * frames
+        return cls(nothing, nothing, (noise or Noise(),) * frames)
+
+    @property
+    def moved(self) -> float:
+        """Fraction of the picture where some frame is believed less than half."""
+        maps = [c for c in self.confidence if c is not None]
+        return float(np.mean(np.min(maps, axis=0) < 0.5)) if maps else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One frame on the reduced picture, in the reference's geometry."""
+
+    light: Floats  # (h, w, 3), the frame's own white at 1.0
+    clipped: NDArray[np.bool_]  # (h, w), some channel is only a lower bound
+    valid: NDArray[np.bool_]  # (h, w)
+    ratio: float  # exposure over the reference's
+
+    @property
+    def radiance(self) -> Floats:
+        """(h, w, 3), the reference's white at 1.0."""
+        return self.light / np.float32(self.ratio)
+
+    def variance(self, noise: Noise) -> Floats:
+        """Variance of the radiance, (h, w, 3)."""
+        import cv2
+
+        smooth = cv2.GaussianBlur(self.light, (0, 0), 1.0)
+        quantum = np.float32(1 / 12 / 255**2) * np.float32(4) * np.maximum(smooth, 0.002)
+        variance = np.float32(noise.shot) * smooth + np.float32(noise.read) + quantum
+        return np.asarray(variance / np.float32(self.ratio**2), np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Guide:
+    """What is known of the light so far, the reference's white at 1.0."""
+
+    radiance: Floats  # (h, w, 3)
+    variance: Floats  # (h, w, 3)
+    clipped: NDArray[np.bool_]  # (h, w), the radiance is a lower bound
+
+    def extended(self, view: View, radiance: Floats, noise: Noise) -> "Guide":
+        """The guide with a shorter frame's light where it clipped so far."""
+        where = self.clipped & view.valid
+        return Guide(
+            np.where(where[..., None], np.maximum(radiance, self.radiance), self.radiance),
+            np.where(where[..., None], view.variance(noise), self.variance),
+            self.clipped & (view.clipped | ~view.valid),
+        )
+
+
+def analyse(bracket: Bracket, strength: str = "medium", noise: Noise | None = None) -> Motion:
+    """Estimate flow and confidence of every frame against the reference."""
+    setting = STRENGTHS[strength]
+    model = noise or Noise()
+    count = len(bracket.frames)
+    if setting is None:
+        return Motion.none(count, model)
+    size, scale = reduced_size(bracket.size)
+    flows: list[Floats | None] = [None] * count
+    confidence: list[Floats | None] = [None] * count
+    reference = look(bracket.ref, 1.0, size)
+    guide = Guide(reference.radiance, reference.variance(model), reference.clipped)
+    for i in outward(count, bracket.reference):
+        view = look(bracket.frames[i], float(bracket.ratios[i]), size)
+        flow, belief, moved = compare(guide, view, setting, model)
+        flows[i], confidence[i] = flow, belief
+        if view.ratio < 1:
+            guide = guide.extended(moved, moved.radiance, model)
+    return Motion(tuple(flows), tuple(confidence), (model,) * count, scale)
+
+
+def outward(count: int, reference: int) -> Iterator[int]:
+    """The other frames: darker ones from the reference down, then brighter ones up."""
+    yield from range(reference - 1, -1, -1)
+    yield from range(reference + 1, count)
+
+
+def reduced_size(size: tuple[int, int]) -> tuple[tuple[int, int], tuple[float, float]]:
+    """Height and width of the reduced picture, and its scale along x and y."""
+    height, width = size
+    shrink = min(1.0, (MAX_PIXELS / (height * width)) ** 0.5)
+    small = max(1, round(height * shrink)), max(1, round(width * shrink))
+    return small, (small[1] / width, small[0] / height)
+
+
+def look(frame: Frame, ratio: float, size: tuple[int, int]) -> View:
+    """Reduce a frame to ``size`` (height, width) in the reference's geometry."""
+    import cv2
+
+    height, width = size
+    codes = frame.codes
+    if size != frame.size:
+        codes = cv2.resize(codes, (width, height), interpolation=cv2.INTER_AREA)
+    valid = np.ones(size, np.uint8)
+    if frame.valid is not None:
+        valid = cv2.resize(
+            frame.valid.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST
+        )
+    if frame.warp is not None:
+        matrix = reduced_warp(frame.warp, (width / frame.size[1], height / frame.size[0]))
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        codes = cv2.warpPerspective(
+            codes, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
+        )
+        valid = cv2.warpPerspective(
+            valid, matrix, (width, height), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+        )
+    return View(light_of(codes, frame), clipped_of(codes, frame), valid.astype(bool), ratio)
+
+
+def reduced_warp(warp: NDArray[np.float64], scale: tuple[float, float]) -> NDArray[np.float64]:
+    """The same homography between the reduced pictures; pixel centres are at integers."""
+    sx, sy = scale
+    shrink = np.array([[sx, 0, 0.5 * sx - 0.5], [0, sy, 0.5 * sy - 0.5], [0, 0, 1]])
+    return np.asarray(shrink @ warp @ np.linalg.inv(shrink))
+
+
+def light_of(codes: NDArray[np.generic], frame: Frame) -> Floats:
+    """Linear light of codes of this frame, its own white at 1.0."""
+    import cv2
+
+    if codes.dtype == np.uint8:
+        return np.asarray(cv2.LUT(codes, frame.table[None]))
+    if codes.dtype == np.uint16:
+        return np.stack([np.take(frame.table[:, c], codes[..., c]) for c in range(3)], axis=-1)
+    return np.nan_to_num(np.asarray(codes, np.float32), nan=0, posinf=0, neginf=0)
+
+
+def clipped_of(codes: NDArray[np.generic], frame: Frame) -> NDArray[np.bool_]:
+    """Where some channel of a pixel is only a lower bound, (h, w)."""
+    if not frame.levels:
+        return np.zeros(codes.shape[:2], bool)
+    return np.asarray(codes.max(axis=2) >= CLIP * (frame.levels - 1), bool)
+
+
+def compare(
+    guide: Guide, view: View, strength: Strength, noise: Noise
+) -> tuple[Floats | None, Floats | None, View]:
+    """Flow (or None), confidence (or None), and the view as the flow brings it to the guide."""
+    still = disagreement(guide, view, view.radiance, strength, noise)
+    if still.max() < strength.start and view.valid.all():
+        return None, None, view
+    flow = dense_flow(guide, view)
+    moved = warped(view, flow)
+    helped = disagreement(guide, moved, moved.radiance, strength, noise)
+    flow = where_it_helps(flow, still, helped)
+    moved = warped(view, flow)
+    judged = disagreement(guide, moved, moved.radiance, strength, noise)
+    return flow, believe(judged, moved.valid, strength), moved
+
+
+def disagreement(
+    guide: Guide, view: View, radiance: Floats, strength: Strength, noise: Noise
+) -> Floats:
+    """Difference from the guide in tolerances, (h, w): 1 is what noise and errors explain."""
+    import cv2
+
+    difference = radiance - guide.radiance
+    difference = np.where(guide.clipped[..., None], np.minimum(difference, 0), difference)
+    difference = np.where(view.clipped[..., None], np.maximum(difference, 0), difference)
+    difference *= view.valid[..., None]
+    variance = guide.variance + view.variance(noise)
+    level = np.maximum(cv2.GaussianBlur(guide.radiance, (0, 0), 1.0), 0)
+    steady = (np.float32(strength.relative) * level + np.float32(strength.floor)) ** 2 + np.float32(
+        MISREGISTRATION**2
+    ) * gradient_squared(guide.radiance)
+    worst = np.zeros(difference.shape[:2], np.float32)
+    for sigma in SCALES:
+        smooth = cv2.GaussianBlur(difference, (0, 0), sigma)
+        averaged = np.float32(
+            min(1.0, 1 / (4 * np.pi * sigma**2))
+        )  # white noise through the Gaussian
+        tolerance = steady + np.float32(4) * averaged * variance
+        worst = np.maximum(worst, (smooth**2 / tolerance).sum(axis=2))
+    return np.sqrt(worst)
+
+
+def gradient_squared(picture: Floats) -> Floats:
+    """Squared length of the gradient per pixel and channel, (h, w, 3)."""
+    import cv2
+
+    dx = cv2.Scharr(picture, cv2.CV_32F, 1, 0, scale=1 / 32)
+    dy = cv2.Scharr(picture, cv2.CV_32F, 0, 1, scale=1 / 32)
+    return np.asarray(cv2.GaussianBlur(dx * dx + dy * dy, (0, 0), 1.0), np.float32)
+
+
+def dense_flow(guide: Guide, view: View) -> Floats:
+    """DIS flow (Kroeger et al., ECCV 2016) from the guide to the view, on the matched pair."""
+    import cv2
+
+    exposure = max(view.ratio, 1.0)
+    ceiling = CLIP_LIGHT * min(1.0, exposure)
+    first = matched(guide.radiance, exposure, ceiling)
+    second = matched(view.radiance, exposure, ceiling)
+    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return np.asarray(dis.calc(first, second, None), np.float32)
+
+
+CLIP_LIGHT = 0.95  # of white: what CLIP means in light, for any response near sRGB
+
+
+def matched(radiance: Floats, exposure: float, ceiling: float) -> NDArray[np.uint8]:
+    """A picture of the light at one exposure, clipped at ``ceiling``, gamma-encoded, grey."""
+    import cv2
+
+    light = np.clip(radiance * np.float32(exposure / ceiling), 0, 1)
+    grey = cv2.cvtColor(light, cv2.COLOR_RGB2GRAY)
+    return np.asarray(np.rint(255 * grey ** np.float32(GAMMA)), np.uint8)
+
+
+def warped(view: View, flow: Floats) -> View:
+    """The view moved by a flow to the guide's geometry."""
+    import cv2
+
+    height, width = view.clipped.shape
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    x, y = x + flow[..., 0], y + flow[..., 1]
+    light = cv2.remap(view.light, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    clipped = cv2.remap(view.clipped.astype(np.float32), x, y, cv2.INTER_LINEAR) > 0.25
+    inside = (x >= -0.5) & (y >= -0.5) & (x <= width - 0.5) & (y <= height - 0.5)
+    known = cv2.remap(view.valid.astype(np.uint8), x, y, cv2.INTER_NEAREST).astype(bool)
+    return View(light, clipped, known & inside, view.ratio)
+
+
+def where_it_helps(flow: Floats, still: Floats, helped: Floats) -> Floats:
+    """The flow where it lowers the disagreement, else zero, with soft borders."""
+    import cv2
+
+    gain = cv2.GaussianBlur(still, (0, 0), 2.0) - cv2.GaussianBlur(helped, (0, 0), 2.0)
+    use = cv2.dilate((gain > 0.1).astype(np.float32), np.ones((7, 7), np.uint8))
+    use = cv2.GaussianBlur(use, (0, 0), 1.5)
+    return np.asarray(flow * use[..., None], np.float32)
+
+
+def believe(judged: Floats, valid: NDArray[np.bool_], strength: Strength) -> Floats:
+    """Confidence in [0, 1] from a disagreement in tolerances."""
+    import cv2
+
+    belief = np.clip((strength.end - judged) / (strength.end - strength.start), 0, 1)
+    belief *= valid
+    size = 2 * strength.grow + 1
+    belief = cv2.erode(belief, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)))
+    return np.asarray(cv2.GaussianBlur(belief, (0, 0), 0.5 + strength.grow / 2), np.float32)

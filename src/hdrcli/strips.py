@@ -1,0 +1,198 @@
+"""The strip engine: full-size work, a block of rows at a time, in threads.
+
+A block is small enough to stay in the processor's cache, so that codes are read once, and whole
+float images never exist. Frames are brought to the reference here, once: homography and dense
+flow are composed into one map, and each pixel is interpolated a single time.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hdrcli.frames import Codes, Frame
+
+Floats = NDArray[np.float32]
+Result = TypeVar("Result")
+Planes = tuple[NDArray[Any], ...]  # three (h, w) arrays
+
+BLOCK_PIXELS = 1 << 17  # with a dozen float planes alive this fits a second-level cache
+MARGIN = 3  # rows and columns that cubic interpolation reads around a pixel
+
+
+def default_threads() -> int:
+    """As many threads as this process may use cores."""
+    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+
+
+def blocks(size: tuple[int, int], pixels: int = BLOCK_PIXELS) -> Iterator[slice]:
+    """Cut a picture of (height, width) into slices of rows of about ``pixels`` pixels."""
+    height, width = size
+    rows = max(1, min(height, pixels // max(width, 1)))
+    for start in range(0, height, rows):
+        yield slice(start, min(start + rows, height))
+
+
+def run(
+    work: Callable[[slice], Result], size: tuple[int, int], threads: int | None = None
+) -> list[Result]:
+    """Call ``work`` on every block of rows, in threads; results in the order of the rows.
+
+    OpenCV's own threads are switched off meanwhile: the blocks already fill the cores.
+    """
+    import cv2
+
+    count = threads or default_threads()
+    inner = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        if count == 1:
+            return [work(rows) for rows in blocks(size)]
+        with ThreadPoolExecutor(count) as pool:
+            return list(pool.map(work, blocks(size)))
+    finally:
+        cv2.setNumThreads(inner)
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Where the pixels of the reference lie in one frame.
+
+    ``flow`` is (h, w, 2) float32 on the reduced picture, in its pixels, and comes before the
+    frame's homography; ``scale`` is reduced over full size along x and y. ``moving`` marks, per
+    row of the reduced picture, whether any flow is there.
+    """
+
+    frame: Frame
+    flow: Floats | None = None
+    scale: tuple[float, float] = (1.0, 1.0)
+
+    def codes(self, rows: slice) -> tuple[Codes, NDArray[np.bool_] | None]:
+        """Codes of the frame at the reference's pixels, and where there are none (or None)."""
+        frame = self.frame
+        if self.flow is None and frame.warp is None:
+            valid = None if frame.valid is None else frame.valid[rows]
+            return frame.codes[rows], valid
+        if self.flow is None or not _any_flow(self.flow, self.scale, rows):
+            if frame.warp is None:
+                valid = None if frame.valid is None else frame.valid[rows]
+                return frame.codes[rows], valid
+            return _warp_block(frame, rows)
+        x, y = self.positions(rows)
+        return _remap_block(frame, x, y)
+
+    def positions(self, rows: slice) -> tuple[Floats, Floats]:
+        """Position in the frame, x and y in its pixels, of every pixel of these rows."""
+        width = self.frame.size[1]
+        x, y = np.meshgrid(
+            np.arange(width, dtype=np.float32), np.arange(rows.start, rows.stop, dtype=np.float32)
+        )
+        if self.flow is not None:
+            flow = upsample(self.flow, self.scale, rows, width)
+            x = x + flow[..., 0] / np.float32(self.scale[0])
+            y = y + flow[..., 1] / np.float32(self.scale[1])
+        if self.frame.warp is None:
+            return x, y
+        h = self.frame.warp.astype(np.float32)
+        z = h[2, 0] * x + h[2, 1] * y + h[2, 2]
+        return (
+            (h[0, 0] * x + h[0, 1] * y + h[0, 2]) / z,
+            (h[1, 0] * x + h[1, 1] * y + h[1, 2]) / z,
+        )
+
+
+def upsample(small: Floats, scale: tuple[float, float], rows: slice, width: int) -> Floats:
+    """Bring these full-size rows of a map on the reduced picture to full size, bilinearly."""
+    import cv2
+
+    if scale == (1.0, 1.0) and small.shape[1] == width:
+        return small[rows]
+    sx, sy = scale
+    matrix = np.array([[sx, 0, 0.5 * sx - 0.5], [0, sy, (rows.start + 0.5) * sy - 0.5]], np.float64)
+    return np.asarray(
+        cv2.warpAffine(
+            small,
+            matrix,
+            (width, rows.stop - rows.start),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        ),
+        np.float32,
+    )
+
+
+def small_rows(small: NDArray[Any], scale: tuple[float, float], rows: slice) -> NDArray[Any]:
+    """The rows of a reduced map that these full-size rows depend on."""
+    top = int((rows.start + 0.5) * scale[1] - 0.5)
+    bottom = int((rows.stop - 0.5) * scale[1] - 0.5) + 2
+    return small[max(top, 0) : max(bottom, 1)]
+
+
+def _any_flow(flow: Floats, scale: tuple[float, float], rows: slice) -> bool:
+    return bool(small_rows(flow, scale, rows).any())
+
+
+def _warp_block(frame: Frame, rows: slice) -> tuple[Codes, NDArray[np.bool_] | None]:
+    import cv2
+
+    assert frame.warp is not None
+    down = np.array([[1, 0, 0], [0, 1, rows.start], [0, 0, 1]], np.float64)
+    matrix = frame.warp @ down
+    width, height = frame.size[1], rows.stop - rows.start
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    codes = cv2.warpPerspective(
+        frame.codes, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
+    )
+    valid = _inside(matrix, frame.size, (height, width))
+    if frame.valid is not None:
+        known = cv2.warpPerspective(
+            frame.valid.astype(np.uint8),
+            matrix,
+            (width, height),
+            flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
+        ).astype(bool)
+        valid = known if valid is None else known & valid
+    return codes, valid
+
+
+def _inside(
+    matrix: NDArray[np.float64], size: tuple[int, int], block: tuple[int, int]
+) -> NDArray[np.bool_] | None:
+    """Where a homography stays inside the frame; None where it always does."""
+    height, width = size
+    rows, cols = block
+    corners = np.array([[0, 0, 1], [cols - 1, 0, 1], [0, rows - 1, 1], [cols - 1, rows - 1, 1]]).T
+    at = matrix @ corners
+    at = at[:2] / at[2]
+    if (at >= 0).all() and (at[0] <= width - 1).all() and (at[1] <= height - 1).all():
+        return None
+    x, y = np.meshgrid(np.arange(cols), np.arange(rows))
+    z = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2]
+    u = (matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]) / z
+    v = (matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]) / z
+    return (u >= -0.5) & (v >= -0.5) & (u <= width - 0.5) & (v <= height - 0.5)
+
+
+def _remap_block(frame: Frame, x: Floats, y: Floats) -> tuple[Codes, NDArray[np.bool_] | None]:
+    import cv2
+
+    height, width = frame.size
+    top = max(0, int(y.min()) - MARGIN)
+    bottom = min(height, int(y.max()) + MARGIN + 2)
+    if bottom - top < 1:  # all of it lies outside
+        top, bottom = (0, 1) if y.max() < 0 else (height - 1, height)
+    part = frame.codes[top:bottom]
+    codes = cv2.remap(
+        part, x, y - np.float32(top), cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
+    inside = (x >= -0.5) & (y >= -0.5) & (x <= width - 0.5) & (y <= height - 0.5)
+    if frame.valid is not None:
+        known = cv2.remap(
+            frame.valid[top:bottom].astype(np.uint8), x, y - np.float32(top), cv2.INTER_NEAREST
+        )
+        inside &= known.astype(bool)
+    return codes, None if inside.all() else inside
