@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 # A module of this package holds either ``command``, a function, or ``app``, a Typer of its own.
 COMMANDS = {
     "merge": "hdrcli.cli.merge",
+    "example": "hdrcli.cli.example",
     "backends": "hdrcli.cli.backends",
     "doctor": "hdrcli.cli.doctor",
 }

@@ -18,14 +18,11 @@ from hdrcli.cli.options import COMPUTE, EXPOSURE, MERGE, MOTION, OUTPUT, TONE
 if TYPE_CHECKING:
     from hdrcli.pipeline import MergeOptions
 
-Evs = tuple[float, ...]
-Seconds = tuple[float, ...]
-
 
 def _prototype(
     *,
     evs: Annotated[
-        Evs | None,
+        options.Numbers | None,
         typer.Option(
             "--ev",
             rich_help_panel=EXPOSURE,
@@ -35,7 +32,7 @@ def _prototype(
         ),
     ] = None,
     exposure_times: Annotated[
-        Seconds | None,
+        options.Numbers | None,
         typer.Option(
             "--exposure-times",
             rich_help_panel=EXPOSURE,

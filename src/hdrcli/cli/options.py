@@ -23,18 +23,24 @@ EXPOSURE, MOTION, MERGE, TONE, OUTPUT, COMPUTE, TALK = (
 # ---- how text becomes values ----------------------------------------------------------------
 
 
-def parse_evs(text: str) -> tuple[float, ...]:
+class Numbers(tuple[float, ...]):
+    """A list of numbers. Typer must not take it for a tuple of options."""
+
+    __slots__ = ()
+
+
+def parse_evs(text: str) -> Numbers:
     """``-2,0,+2``: stops, + is the brighter photograph."""
     try:
-        return tuple(_finite(Fraction(item.strip())) for item in text.split(","))
+        return Numbers(_finite(Fraction(item.strip())) for item in text.split(","))
     except (ValueError, ZeroDivisionError) as err:
         raise typer.BadParameter(f"{text!r} is not a list of stops such as -2,0,+2") from err
 
 
-def parse_times(text: str) -> tuple[float, ...]:
+def parse_times(text: str) -> Numbers:
     """``1/60,1/15,0.25``: seconds, all above zero."""
     try:
-        times = tuple(_finite(Fraction(item.strip().rstrip('s"'))) for item in text.split(","))
+        times = Numbers(_finite(Fraction(item.strip().rstrip('s"'))) for item in text.split(","))
     except (ValueError, ZeroDivisionError) as err:
         raise typer.BadParameter(
             f"{text!r} is not a list of seconds such as 1/60,1/15,0.25"
@@ -66,7 +72,9 @@ def parse_size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d{1,5})[x×](\d{1,5})", text.strip())
     size = (int(match[1]), int(match[2])) if match else (0, 0)
     if not all(64 <= side <= 16384 for side in size):
-        raise typer.BadParameter(f"{text!r} is not a size from 64x64 to 16384x16384")
+        raise typer.BadParameter(
+            f"{text!r} is not a size from 64x64 to 16384x16384", param_hint="--size"
+        )
     return size
 
 
