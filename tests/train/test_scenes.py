@@ -185,7 +185,7 @@ def test_reference_is_not_displaced(scenes):
     assert error[open_].max() < 0.1
     others = batch.linear[:, 0] / batch.true_exposures[:, 0, None, None, None]
     moved = (others / radiance.clamp_min(1e-6)).log().abs()[open_ & (batch.codes[:, 0] > 20)]
-    assert moved.median() > 0.02  # the others are
+    assert moved.mean() > 4 * error[open_].mean()  # the others are
 
 
 def test_noise_has_the_variance_it_says(scenes):

@@ -6,9 +6,10 @@
 The seed decides everything: step k of a training takes seed k.
 """
 
-from hdrcli.train.scenes.brackets import Batch, Recipe, bracket_batch, video_windows
+from hdrcli.train.scenes.brackets import Batch, bracket_batch, video_windows
 from hdrcli.train.scenes.folders import Example, validation_set, write_bracket
 from hdrcli.train.scenes.material import Scenes
+from hdrcli.train.scenes.recipe import Recipe
 from hdrcli.train.scenes.sheet import contact_sheet
 
 __all__ = [

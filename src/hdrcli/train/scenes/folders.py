@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hdrcli.train.scenes.brackets import Batch, Recipe, margin_of, photograph, stage, timeline_of
+from hdrcli.train.scenes.brackets import Batch, photograph, timeline_of
 from hdrcli.train.scenes.dice import Dice
 from hdrcli.train.scenes.material import Picture, Scenes, expose, plain_crop
+from hdrcli.train.scenes.recipe import Recipe
+from hdrcli.train.scenes.staging import margin_of, stage
 
 _REFERENCE_TIME = Fraction(1, 60)  # seconds
 _ISO, _F_NUMBER = 100, 5.6
@@ -97,6 +99,7 @@ def _walkers(shake: float, speed: float, curve: str) -> Recipe:
         speeds=(speed, speed),
         soft=0.15,
         glowing=0.0,
+        parallax=0.0,
         moving_light=0.0,
         camera_blur=0.0,
         photon_noise=(1e-4, 1e-3),

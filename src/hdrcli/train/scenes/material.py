@@ -343,9 +343,14 @@ def _patch_mask(dice: Dice, height: int, width: int, device: torch.device) -> Te
 _MASKS = (_window_mask, _half_mask, _patch_mask)
 
 
+def opening(dice: Dice, height: int, width: int, device: torch.device) -> Tensor:
+    """Return where one scene hides another (height, width), 0 to 1: panes, a wall, foliage."""
+    return dice.pick(_MASKS)(dice, height, width, device)
+
+
 def composite(scene: Tensor, other: Tensor, dice: Dice) -> Tensor:
     """Return one scene seen through openings in another, at its own brightness."""
-    mask = dice.pick(_MASKS)(dice, scene.shape[1], scene.shape[2], scene.device)
+    mask = opening(dice, scene.shape[1], scene.shape[2], scene.device)
     level = scene.mean() / other.mean().clamp_min(1e-6)
     return scene + mask * (other * (level * dice.log_uniform(0.1, 12.0)) - scene)
 

@@ -65,9 +65,8 @@ def camera_grid(homographies: Tensor, height: int, width: int, margin: int) -> T
 
 
 def read_canvas(canvas: Tensor, grid: Tensor) -> Tensor:
-    """Return the frames (N, 3, H, W) that see a canvas (3, h, w) or (N, 3, h, w) on a grid."""
-    if canvas.ndim == 3:
-        canvas = canvas.expand(grid.shape[0], *canvas.shape)
+    """Return what frames see of a canvas (C, h, w), mirrored outside: (N, C, H, W)."""
+    canvas = canvas.expand(grid.shape[0], *canvas.shape)
     size = torch.tensor([canvas.shape[-1], canvas.shape[-2]], device=grid.device)
     return F.grid_sample(
         canvas, grid * (2.0 / size) - 1.0, padding_mode="reflection", align_corners=False
