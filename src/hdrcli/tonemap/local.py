@@ -28,14 +28,14 @@ def gain_map(before: Floats, after: Floats) -> Floats:
     radius = max(1, round(WINDOW * max(before.shape)))
     side = (2 * radius + 1, 2 * radius + 1)
 
-    def mean(x: Floats) -> Floats:
+    def mean(x: NDArray[np.floating]) -> Floats:
         return np.asarray(cv2.blur(x, side, borderType=cv2.BORDER_REFLECT), np.float32)
 
-    gain: Floats = np.subtract(after, before, dtype=np.float32)
+    gain = after - before
     centre, level = mean(before), mean(gain)
-    variance = np.maximum(mean(before * before) - centre * centre, np.float32(0))
-    slope = (mean(before * gain) - centre * level) / (variance + TEXTURE)
-    slope = np.clip(slope, -1, 1).astype(np.float32)  # brighter never becomes darker
+    variance = np.maximum(mean(before * before) - centre * centre, 0)
+    slope = (mean(before * gain) - centre * level) / (variance + np.float32(TEXTURE))
+    slope = np.clip(slope, -1, 1)  # brighter never becomes darker
     return np.stack([mean(slope), mean(level - slope * centre)])
 
 
