@@ -309,16 +309,16 @@ def test_a_gradient_reaches_every_parameter_but_those_behind_the_argmax():
     assert still == {f"Psi.{name}" for name, _ in net.Psi.named_parameters()}
 
 
+@pytest.mark.slow
 def test_it_learns_to_fill_in_what_the_medium_clips():
     net, R = small().train(), scene(16, 16)
     H = exposures(R)
-    optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
     losses = []
-    for _ in range(25):
+    for _ in range(45):
         optimizer.zero_grad()
         loss = functional.l1_loss(net(*H, TAU), H[0])
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < functional.l1_loss(H[1], H[0]).item()
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.7 * functional.l1_loss(H[1], H[0]).item()

@@ -105,7 +105,7 @@ class APNTFusion(nn.Module):
     def start_at_the_medium(self) -> None:
         """Begin training near H_out = H_m: a small residual, and little weight on losing H_m."""
         nn.init.xavier_uniform_(self.output.weight, gain=0.1)
-        nn.init.constant_(self.F_wgt.get_parameter("2.bias"), -3.0)
+        nn.init.constant_(self.F_wgt.get_parameter("2.bias"), -4.0)
 
     @property
     def reach(self) -> int:
