@@ -54,11 +54,21 @@ def error(message: str, hint: str | None) -> None:
         _say("hint", "cyan", hint)
 
 
+def warn(text: str) -> None:
+    """A line on stderr that -q takes away."""
+    logging.getLogger("hdrcli").warning("%s", text)
+
+
+def note(text: str) -> None:
+    """A line on stderr for who asked for more with -v."""
+    logging.getLogger("hdrcli").info("%s", text)
+
+
 def facts(outcome: Mapping[str, Any]) -> None:
     """What was done, a line per fact, on stderr for who asked for more with -v."""
     for key, value in outcome.items():
         if key not in ("outputs", "warnings") and value is not None:
-            logging.getLogger("hdrcli").info("%s: %s", key.replace("_", " "), _short(value))
+            note(f"{key.replace('_', ' ')}: {_short(value)}")
 
 
 def _short(value: object) -> str:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 # A module of this package holds either ``command``, a function, or ``app``, a Typer of its own.
 COMMANDS = {
     "merge": "hdrcli.cli.merge",
+    "tonemap": "hdrcli.cli.tonemap",
+    "align": "hdrcli.cli.align",
+    "info": "hdrcli.cli.info",
     "example": "hdrcli.cli.example",
     "backends": "hdrcli.cli.backends",
     "doctor": "hdrcli.cli.doctor",

@@ -21,34 +21,9 @@ if TYPE_CHECKING:
 
 def _prototype(
     *,
-    evs: Annotated[
-        options.Numbers | None,
-        typer.Option(
-            "--ev",
-            rich_help_panel=EXPOSURE,
-            metavar="LIST",
-            parser=options.parse_evs,
-            help="Stops of each file in the order given, such as -2,0,+2; + is brighter.",
-        ),
-    ] = None,
-    exposure_times: Annotated[
-        options.Numbers | None,
-        typer.Option(
-            "--exposure-times",
-            rich_help_panel=EXPOSURE,
-            metavar="LIST",
-            parser=options.parse_times,
-            help="Seconds of each file in the order given, such as 1/60,1/15,0.25.",
-        ),
-    ] = None,
-    exposures: Annotated[
-        Literal["auto", "exif", "estimate"],
-        typer.Option(
-            "--exposures",
-            rich_help_panel=EXPOSURE,
-            help="Where exposures come from: sidecar, EXIF, then pixels; or one of these alone.",
-        ),
-    ] = "auto",
+    evs: options.Evs = None,
+    exposure_times: options.ExposureTimes = None,
+    exposures: options.Exposures = "auto",
     response: Annotated[
         str,
         typer.Option(
@@ -58,21 +33,8 @@ def _prototype(
             help="Camera curve: auto, srgb, gamma, linear, debevec, robertson, or a file.",
         ),
     ] = "auto",
-    reference: Annotated[
-        str,
-        typer.Option(
-            "--reference",
-            rich_help_panel=MOTION,
-            metavar="auto|N|FILE",
-            help="Frame whose moment and viewpoint the result shows; 1 is the darkest.",
-        ),
-    ] = "auto",
-    align: Annotated[
-        Literal["auto", "none", "mtb", "homography"],
-        typer.Option(
-            "--align", rich_help_panel=MOTION, help="How frames are brought to the reference."
-        ),
-    ] = "auto",
+    reference: options.Reference = "auto",
+    align: options.Align = "auto",
     deghost: Annotated[
         Literal["none", "low", "medium", "high"],
         typer.Option(

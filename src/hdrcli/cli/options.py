@@ -159,6 +159,49 @@ FilesFrom = Annotated[
         help="Read names from a file, or - for stdin; by line or NUL.",
     ),
 ]
+Evs = Annotated[
+    Numbers | None,
+    typer.Option(
+        "--ev",
+        rich_help_panel=EXPOSURE,
+        metavar="LIST",
+        parser=parse_evs,
+        help="Stops of each file in the order given, such as -2,0,+2; + is brighter.",
+    ),
+]
+ExposureTimes = Annotated[
+    Numbers | None,
+    typer.Option(
+        "--exposure-times",
+        rich_help_panel=EXPOSURE,
+        metavar="LIST",
+        parser=parse_times,
+        help="Seconds of each file in the order given, such as 1/60,1/15,0.25.",
+    ),
+]
+Exposures = Annotated[
+    Literal["auto", "exif", "estimate"],
+    typer.Option(
+        "--exposures",
+        rich_help_panel=EXPOSURE,
+        help="Where exposures come from: sidecar, EXIF, then pixels; or one of these alone.",
+    ),
+]
+Reference = Annotated[
+    str,
+    typer.Option(
+        "--reference",
+        rich_help_panel=MOTION,
+        metavar="auto|N|FILE",
+        help="Frame whose moment and viewpoint the result shows; 1 is the darkest.",
+    ),
+]
+Align = Annotated[
+    Literal["auto", "none", "mtb", "homography"],
+    typer.Option(
+        "--align", rich_help_panel=MOTION, help="How frames are brought to the reference."
+    ),
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", rich_help_panel=OUTPUT, help="Replace existing files.")
 ]

@@ -155,4 +155,10 @@ def _write_truth(path: Path, light: Floats, reference: Shot, *, overwrite: bool)
         Radiance(light, exposure=exposure),
         overwrite=overwrite,
         options=WriteOptions(exr_type="float"),
+        attributes={
+            "expTime": reference.shutter,
+            "isoSpeed": CAMERA.iso,
+            "aperture": CAMERA.f_number,
+            "comments": "true light of the reference photograph; 1.0 is its white",
+        },
     )

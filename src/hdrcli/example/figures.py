@@ -155,7 +155,7 @@ MOVERS: tuple[Mover, ...] = (
         x=(-3.4, 1.2),
         z=12.5,
         ground=-0.15,
-        start=0.72,
+        start=0.51,
     ),
     Walker(
         Clothes(top=(0.42, 0.045, 0.05), legs=(0.035, 0.05, 0.11)),
