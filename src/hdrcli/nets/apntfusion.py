@@ -212,10 +212,14 @@ def masked_saturated(H: Tensor, level: Tensor) -> Tensor:
 
 def displayed(H: Tensor, level: Tensor) -> Tensor:
     """What a trunk that was trained on photographs expects: the medium photograph, whitened."""
-    photograph = (H.clamp(min=0) / level) ** (1 / GAMMA)
+    return whitened((H.clamp(min=0) / level) ** (1 / GAMMA))
+
+
+def whitened(photograph: Tensor) -> Tensor:
+    """RGB (B, 3, H, W) in [0, 1] less ImageNet's mean, over its standard deviation."""
     mean, std = photograph.new_tensor([IMAGENET_MEAN, IMAGENET_STD]).view(2, 3, 1, 1)
-    whitened: Tensor = (photograph - mean) / std
-    return whitened
+    centred: Tensor = (photograph - mean) / std
+    return centred
 
 
 def masks(saturated: Tensor) -> list[Tensor]:
@@ -304,7 +308,7 @@ class Decoder(nn.Module):
 class MatchingTrunk(nn.Module):
     """Ψ: VGG19 up to relu3_1, with torchvision's names ``features.N``.
 
-    Takes torchvision's weights, or is trained by ``matching.matching_loss``; as it is made it is
+    Takes torchvision's weights, or is trained by ``train.loss.matching_loss``; as it is made it is
     a random projection, which already tells patches apart.
     """
 
