@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from hdrcli.nets.apntfusion import SATURATED, displayed, masked_saturated, whitened
 from hdrcli.nets.hdrgan import Discriminator, discriminator_loss, generator_loss
+from hdrcli.nets.matching import PATCH, near, rows
 
 MU = 5000.0
 NTIRE_GAMMA = 2.24
@@ -143,10 +144,11 @@ def matching_loss(
 ) -> Tensor:
     """Teach APNT-Fusion's matching trunk Ψ, to which the argmax lets no other gradient through.
 
-    ``light`` (B, 3, H, W) is the truth, linear in [0, 1], sides multiples of 4, ``tau_m`` the exposure of the
-    medium over the short. A copy moved by up to ``farthest`` quarter-size pixels stands in for the
-    short frame; both get sensor noise of variance ``noise`` × light and the masked domain. Then of
-    all ``places`` a patch shall be likest to its own copy (InfoNCE, van den Oord et al., 2018).
+    ``light`` (B, 3, H, W) is the truth, linear in [0, 1], sides multiples of 4; ``tau_m`` is the
+    exposure of the medium over the short. A copy moved by up to ``farthest`` quarter-size pixels
+    stands in for the short frame; both get sensor noise of variance ``noise`` × light and the
+    masked domain. Then of all ``places`` a patch shall be likest to its own copy (InfoNCE, van den
+    Oord et al., 2018).
     """
     cells = torch.randint(-farthest, farthest + 1, (2,), generator=generator).tolist()
     level = SATURATED / torch.as_tensor(tau_m).to(light).view(-1, 1, 1, 1)
@@ -172,7 +174,13 @@ def likenesses(
     copy: Tensor, original: Tensor, places: int, generator: torch.Generator | None
 ) -> Tensor:
     """Cosines of the 3×3 patches at some random places of both (B, C, h, w): (B, n, n)."""
-    patches = [functional.unfold(x, 3, padding=1) for x in (original, copy)]
-    some = torch.randperm(patches[0].shape[2], generator=generator)[:places].to(copy.device)
-    rows, columns = (functional.normalize(p[:, :, some], dim=1) for p in patches)
-    return rows.mT @ columns
+    batch, _, h, w = copy.shape
+    some = torch.randperm(h * w, generator=generator)[:places].to(copy.device)
+    at = torch.cartesian_prod(torch.arange(batch, device=copy.device), some)
+    k = torch.stack([at[:, 0], at[:, 1] // w, at[:, 1] % w], dim=1)
+    patch = near(k, torch.Size((batch, h, w)), PATCH, PATCH)
+    mine, copies = (
+        functional.normalize(rows(x, PATCH)[patch].view(batch, len(some), -1), dim=2)
+        for x in (original, copy)
+    )
+    return mine @ copies.mT
