@@ -44,6 +44,16 @@ PROPHOTO = Primaries(
 )
 ACES_AP0 = Primaries("ACES AP0", (0.7347, 0.2653), (0.0, 1.0), (0.0001, -0.0770), ACES_WHITE)
 ACES_AP1 = Primaries("ACES AP1", (0.713, 0.293), (0.165, 0.830), (0.128, 0.044), ACES_WHITE)
+
+PRIMARIES = {  # by the names of the command line
+    "rec709": REC709,
+    "p3": DISPLAY_P3,
+    "rec2020": REC2020,
+    "adobe": ADOBE_RGB,
+    "prophoto": PROPHOTO,
+    "aces": ACES_AP0,
+    "acescg": ACES_AP1,
+}
 KNOWN = (REC709, REC2020, DISPLAY_P3, ADOBE_RGB, PROPHOTO, ACES_AP0, ACES_AP1)
 
 # Cone responses of the Bradford chromatic adaptation, ICC.1:2022 annex E.

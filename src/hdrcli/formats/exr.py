@@ -2,7 +2,9 @@
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+import mmap
+import struct
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from hdrcli.formats.decoded import Decoded, check_size, foreign
 from hdrcli.frames import LINEAR, Metadata, Radiance
 
 log = logging.getLogger("hdrcli")
+
+Pixels = NDArray[np.float32]
 
 HALF_MAX = 65504.0
 TYPES = ("auto", "half", "float")
@@ -46,18 +50,20 @@ def decode(path: Path) -> Decoded:
     """The first part's R, G and B (or its one channel) as float32, on the whole display window."""
     import OpenEXR
 
-    with foreign("EXR"):
-        with OpenEXR.File(str(path), separate_channels=True, header_only=True) as file:
-            header = dict(file.header())
-        names = [channel.name for channel in header["channels"]]
-        chosen = _chosen(names)
-        height, width = _shape(header["dataWindow"])
-        check_size(height, width, 4 * (len(names) + 3))
-        with OpenEXR.File(str(path), separate_channels=True) as file:
-            planes = _planes(file, [*chosen, *_alpha(chosen, names)], (height, width))
-    codes, valid = _placed(header, np.stack(planes[: len(chosen)], -1), planes[len(chosen) :])
+    check_chunks(path)
+    with foreign("EXR"), OpenEXR.File(str(path), header_only=True) as file:
+        header = dict(file.header())
+    names = [channel.name for channel in header["channels"]]
+    height, width = _shape(header["dataWindow"])
+    check_size(height, width, 4 * (len(names) + 3))
+    layer = _chosen_layer(names)
+    with foreign("EXR"), OpenEXR.File(str(path)) as file:
+        stored = {name: channel.pixels for name, channel in file.channels().items()}
+    pixels, alpha = _of_layer(stored, layer, (height, width))
+    codes, valid = _placed(header, pixels, alpha)
+    scale = _number(header, _HALF_SCALE) or 1
     return Decoded(
-        codes * np.float32(_number(header, _HALF_SCALE) or 1),
+        codes if scale == 1 else codes * np.float32(scale),
         bits=32,
         metadata=_metadata(header),
         orientation=1,
@@ -72,40 +78,43 @@ def _shape(window: tuple[NDArray[Any], NDArray[Any]]) -> tuple[int, int]:
     return int(high[1]) - int(low[1]) + 1, int(high[0]) - int(low[0]) + 1
 
 
-def _chosen(names: Iterable[str]) -> list[str]:
-    """R, G, B of the file itself, else of its first layer, else its only channel."""
-    every = sorted(names, key=lambda name: (name.count("."), name))
-    for name in every:
-        layer, _, last = name.rpartition(".")
-        triple = [f"{layer}.{c}" if layer else c for c in "RGB"]
-        if last == "R" and all(channel in every for channel in triple):
-            return triple
-    if {"Y", "RY", "BY"} <= set(every):
-        raise FormatError("an EXR of luminance and chroma", hint="convert it to RGB first")
-    if "Y" in every or len(every) == 1:
-        return ["Y" if "Y" in every else every[0]]
-    raise FormatError(f"an EXR without R, G and B: it has {', '.join(every) or 'no channel'}")
+def _chosen_layer(names: list[str]) -> str:
+    """The prefix of R, G, B: of the file itself, else of its first layer; else the one channel."""
+    for name in sorted(names, key=lambda name: (name.count("."), name)):
+        layer, last = name[:-1], name[-1:]
+        if last == "R" and {layer + "G", layer + "B"} <= set(names):
+            return layer
+    if {"Y", "RY", "BY"} <= set(names):
+        raise FormatError("luminance and chroma channels", hint="convert it to RGB first")
+    if "Y" in names or len(names) == 1:
+        return "Y" if "Y" in names else names[0]
+    raise FormatError(f"no R, G and B in it, but {', '.join(names) or 'no channel'}")
 
 
-def _alpha(chosen: list[str], names: list[str]) -> list[str]:
-    layer, dot, _ = chosen[0].rpartition(".")
-    return [name for name in names if name == f"{layer}{dot}A"]
-
-
-def _planes(file: Any, names: list[str], shape: tuple[int, int]) -> list[NDArray[np.float32]]:  # noqa: ANN401
-    channels = file.channels()
-    missing = [name for name in names if name not in channels]
-    planes = [channels[name].pixels for name in names if name in channels]
-    if missing or any(plane is None or plane.shape != shape for plane in planes):
+def _of_layer(
+    stored: Mapping[str, NDArray[Any] | None], layer: str, shape: tuple[int, int]
+) -> tuple[Pixels, NDArray[Any] | None]:
+    """The colours, (H, W, 3 or 1), and the alpha. OpenEXR joins R, G, B (and A) of one type."""
+    joined = stored.get(layer + "RGBA", stored.get(layer + "RGB"))
+    apart = [stored.get(layer + c) for c in "RGB"]
+    alpha = stored.get(layer + "A")
+    if joined is not None:
+        alpha = joined[..., 3] if joined.shape[2] == 4 else alpha
+        pixels = joined[..., :3]
+    elif all(plane is not None and plane.shape == shape for plane in apart):
+        pixels = np.stack([np.asarray(plane) for plane in apart], axis=-1)
+    else:
+        pixels = np.asarray(stored.get(layer, np.empty(0)))[..., None]
+    if pixels.shape[:2] != shape:
         raise FormatError("cut short: a part of the pixels is missing")
-    return [np.asarray(plane, np.float32) for plane in planes]
+    return np.ascontiguousarray(pixels, np.float32), alpha
 
 
 def _placed(
-    header: Mapping[str, Any], data: NDArray[np.float32], alpha: list[NDArray[np.float32]]
-) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+    header: Mapping[str, Any], data: Pixels, alpha: NDArray[Any] | None
+) -> tuple[Pixels, NDArray[np.bool_] | None]:
     """The pixels on the display window; outside of the data, and where alpha is 0, not valid."""
-    valid = alpha[0] > 0 if alpha else None
+    valid = None if alpha is None else np.asarray(alpha > 0)
     low, high = header["dataWindow"]
     left, top = (int(v) for v in header["displayWindow"][0])
     height, width = _shape(header["displayWindow"])
@@ -123,6 +132,55 @@ def _placed(
     canvas[y0:y1, x0:x1] = data[part]
     inside[y0:y1, x0:x1] = True if valid is None else valid[part]
     return canvas, inside
+
+
+# Scanlines in a chunk, by the number of the compression (OpenEXR file layout, 2.0).
+_LINES = {0: 1, 1: 1, 2: 1, 3: 16, 4: 32, 5: 16, 6: 32, 7: 32, 8: 32, 9: 256}
+_NOT_SIMPLE = 0x1A00  # the flags of tiled, deep and multi-part files
+_CUT = "cut short: the EXR data stop before the end of the picture"
+
+
+def check_chunks(path: Path) -> None:
+    """Refuse a file that ends before its last chunk. OpenEXR would print, and find no picture.
+
+    Tiled, deep and multi-part files are left to OpenEXR.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            _check_chunks(data)
+        except (struct.error, IndexError) as err:
+            raise FormatError(_CUT, hint="copy it again from the source") from err
+
+
+def _check_chunks(data: mmap.mmap) -> None:
+    (flags,) = struct.unpack_from("<I", data, 4)
+    attributes, at = _attributes(data)
+    lines = _LINES.get(attributes.get(b"compression", b"\xff")[0])
+    if flags & _NOT_SIMPLE or lines is None:
+        return
+    _, top, _, bottom = struct.unpack("<4i", attributes[b"dataWindow"])
+    count = -(-(bottom - top + 1) // lines)
+    if not 0 < count <= (len(data) - at) // 8:
+        raise struct.error
+    last = max(struct.unpack_from(f"<{count}Q", data, at))
+    _, size = struct.unpack_from("<iI", data, last) if last < len(data) else (0, len(data))
+    if last + 8 + size > len(data):
+        raise struct.error
+
+
+def _attributes(data: mmap.mmap) -> tuple[dict[bytes, bytes], int]:
+    """The attributes of the header as bytes, and where the table of chunks begins."""
+    found, at = {}, 8
+    while data[at] != 0:
+        name_end = data.find(b"\0", at)
+        kind_end = data.find(b"\0", name_end + 1)
+        (size,) = struct.unpack_from("<I", data, kind_end + 1)
+        if min(name_end, kind_end) < 0 or size > len(data):
+            raise struct.error
+        value = kind_end + 5
+        found[data[at:name_end]] = data[value : value + min(size, 64)]
+        at = value + size
+    return found, at + 1
 
 
 def _number(header: Mapping[str, Any], name: str) -> float | None:
@@ -207,8 +265,21 @@ def _stored(pixels: NDArray[np.floating], kind: str) -> tuple[NDArray[np.floatin
             HALF_MAX,
             scale,
         )
-        return (pixels / np.float32(scale)).astype(np.float16), scale
-    return pixels.astype(np.float16), 1.0
+        return to_half(pixels / np.float32(scale)), scale
+    return to_half(pixels), 1.0
+
+
+def to_half(pixels: NDArray[np.floating]) -> NDArray[np.float16]:
+    """float32 as float16, rounded to nearest: numpy's astype, five times as fast."""
+    import cv2
+
+    if pixels.dtype != np.float32 or pixels.ndim != 3 or not pixels.flags.c_contiguous:
+        return pixels.astype(np.float16)
+    try:
+        half = cv2.add(pixels, np.zeros(4), dtype=cv2.CV_16F)
+    except cv2.error:  # OpenCV 4 cannot
+        return pixels.astype(np.float16)
+    return np.asarray(half, np.float16)
 
 
 def _layer(layer: NDArray[Any], size: tuple[int, int], name: str) -> NDArray[Any]:

@@ -1,5 +1,6 @@
 """TIFF: 8 and 16 bits, and float, which is linear. TIFF 6.0 through tifffile."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,7 @@ def write(
         photometric="rgb",
         compression=None if compression == "none" else compression,
         predictor=compression != "none",
+        maxworkers=os.cpu_count(),
         rowsperstrip=max(1, (1 << 20) // max(1, pixels[0].nbytes)),
         iccprofile=icc,
         description=description,
