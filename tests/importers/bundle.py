@@ -121,6 +121,6 @@ def around(variables):
         **variables,
         **adam,
         "PatchDiscriminator/dis_cov1/kernel": np.zeros((4, 4, 3, 64), np.float32),
-        "lr/val": np.float32([1e-4]),
-        "tensorkit/tk_global_step": np.int64([12]),
+        "lr/val": np.array([1e-4], np.float32),
+        "tensorkit/tk_global_step": np.array([12], np.int64),
     }

@@ -29,10 +29,12 @@ def import_files(backend: str, files: Sequence[Path]) -> tuple[State, Arch]:
         )
     if not files:
         raise WeightsError(f"no file of weights for {backend}", hint="give the published files")
-    found = _read_tensorflow(files) if backend == "hdrgan" else _read_pytorch(backend, files)
+    found = _read_tensorflow(files[0]) if backend == "hdrgan" else _read_pytorch(backend, files)
     guess, build = ARCHITECTURES[backend]
     where = ", ".join(str(path) for path in files)
     try:
+        if backend == "hdrgan":
+            found = _folded(found)
         arch = guess(Shapes(found))
         with torch.device("meta"):
             expected = build(**arch).state_dict()
@@ -60,17 +62,18 @@ def _read_pytorch(backend: str, files: Sequence[Path]) -> State:
     return found
 
 
-def _read_tensorflow(files: Sequence[Path]) -> State:
+def _read_tensorflow(path: Path) -> State:
+    """The generator's variables under their published names: kernels, biases and u."""
     table = NAMES["hdrgan"]
+    return read_bundle(path, lambda name: rename(name, table) is not None and "/Adam" not in name)
 
-    def wanted(name: str) -> bool:
-        return rename(name, table) is not None and "/Adam" not in name
 
-    variables = read_bundle(files[0], wanted)
+def _folded(variables: State) -> State:
+    """Kernels and biases under our names, kernels as they act."""
     found = {}
     for name, value in variables.items():
         layer, _, kind = name.rpartition("/")
-        ours = str(rename(f"{layer}/", table))
+        ours = rename(f"{layer}/", NAMES["hdrgan"])
         if kind == "kernel":
             found[f"{ours}weight"] = _convolution(value, variables.get(f"{layer}/u"), name)
         elif kind == "bias":

@@ -6,6 +6,7 @@ containers alone; numpy's numbers are allowed in addition, because trainers stor
 
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,7 +53,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """
     _check_size(path)
     try:
-        with torch.serialization.safe_globals(_NUMBERS):
+        with torch.serialization.safe_globals(_NUMBERS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on protocols, before the error that says it better
             found = torch.load(path, map_location="cpu", weights_only=True)
     except _DAMAGE as error:
         raise WeightsError(
