@@ -203,6 +203,7 @@ def test_a_gradient_reaches_every_parameter(fusion):
     assert still == []
 
 
+@pytest.mark.slow
 def test_it_learns_one_picture():
     net, X = (
         small().train(),
