@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fmt lint type arch test test-all check
+.PHONY: help setup demo fmt lint type arch test test-all help-texts check
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -19,7 +19,7 @@ setup: $(VENV)/.installed  ## a virtual environment with everything a developer 
 
 demo: $(VENV)/.installed  ## write an example bracket, merge it, say where the results are
 	$(BIN)/hdrcli example demo --overwrite
-	$(BIN)/hdrcli merge demo/*.jpg -o demo/merged.exr --overwrite
+	$(BIN)/hdrcli merge demo/IMG_*.jpg -o demo/merged.exr --overwrite
 
 fmt: $(VENV)/.installed  ## rewrite the code in the house style
 	$(BIN)/ruff check --fix .
@@ -40,5 +40,8 @@ test: $(VENV)/.installed  ## the quick tests: under two minutes on two cores, no
 
 test-all: $(VENV)/.installed  ## every test this machine can run
 	$(BIN)/pytest -q -n 2 -m "not gpu"
+
+help-texts: $(VENV)/.installed  ## write docs/help anew from the program
+	$(BIN)/python -m tests.help_texts
 
 check: lint type arch test  ## all that CI runs, and nothing it does not

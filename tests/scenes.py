@@ -5,12 +5,15 @@ Radiance here is (H, W, 3) float32; 1.0 is what an exposure of 1 records as whit
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hdrcli.color import srgb_decode, srgb_encode
-from hdrcli.frames import LINEAR, SRGB, Bracket, Frame, Response, sampled
+from hdrcli import formats
+from hdrcli.color import srgb_encode
+from hdrcli.exif import write_exif
+from hdrcli.frames import LINEAR, SRGB, Bracket, Frame, Metadata, Response, sampled
 
 Floats = NDArray[np.float32]
 
@@ -126,7 +129,6 @@ SRGB_CURVE = Curve(srgb_encode, SRGB)
 LINEAR_CURVE = Curve(np.asarray, LINEAR)
 GAMMA_CURVE = Curve(lambda x: x ** (1 / 2.2), sampled("gamma 2.2", lambda c: c**2.2))
 FILM_CURVE = Curve(_film, sampled("film", _inverse(_film)))
-assert srgb_decode(np.ones(1)) == 1
 
 
 @dataclass(frozen=True)
@@ -241,3 +243,16 @@ def handheld_bracket(
     ]
     scenes = [moved(big, hand) for hand in hands]
     return photograph(scenes, evs, **camera), [np.linalg.inv(hand) for hand in hands]
+
+
+# ---- files -----------------------------------------------------------------------------------
+
+
+def save(bracket: Bracket, folder: Path, suffix: str = ".png", *, exif: bool = True) -> list[Path]:
+    """Write each frame as 0.png, 1.png, ... with its exposure as EXIF time at f/1, ISO 100."""
+    paths = []
+    for i, frame in enumerate(bracket.frames):
+        paths.append(folder / f"{i}{suffix}")
+        meta = Metadata(exposure_time=frame.exposure, f_number=1.0, iso=100.0)
+        formats.write_display_codes(paths[-1], frame.codes, exif=write_exif(meta) if exif else None)
+    return paths

@@ -1,28 +1,38 @@
 """The table of commands, and a Typer group that imports a command when it is asked for."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 if TYPE_CHECKING:
     from typer._click import Command, Context
+    from typer._click.formatting import HelpFormatter
 
-# A module of this package holds either ``command``, a function, or ``app``, a Typer of its own.
+
+class Entry(NamedTuple):
+    """A command: its module, which has ``command`` or an ``app`` of its own, and one line."""
+
+    module: str
+    summary: str
+
+
 COMMANDS = {
-    "merge": "hdrcli.cli.merge",
-    "tonemap": "hdrcli.cli.tonemap",
-    "align": "hdrcli.cli.align",
-    "info": "hdrcli.cli.info",
-    "example": "hdrcli.cli.example",
-    "backends": "hdrcli.cli.backends",
-    "doctor": "hdrcli.cli.doctor",
+    "merge": Entry("hdrcli.cli.merge", "Merge a bracket of photographs into one HDR image."),
+    "tonemap": Entry("hdrcli.cli.tonemap", "Make a picture for a screen of an HDR image."),
+    "align": Entry("hdrcli.cli.align", "Write the frames of a bracket, aligned, for other tools."),
+    "info": Entry("hdrcli.cli.info", "Show exposures by EXIF and by the pixels themselves."),
+    "example": Entry("hdrcli.cli.example", "Write a rendered bracket to try hdrcli with."),
+    "backends": Entry("hdrcli.cli.backends", "List the ways to merge."),
+    "doctor": Entry("hdrcli.cli.doctor", "Say what this machine has, and what it lacks."),
 }
 
 
 class LazyGroup(TyperGroup):
     """The commands of COMMANDS, in that order. Only the one that runs is imported."""
+
+    listing = False
 
     def list_commands(self, ctx: "Context") -> list[str]:
         """Names in the order of the table, for --help and shell completion."""
@@ -30,13 +40,23 @@ class LazyGroup(TyperGroup):
 
     def get_command(self, ctx: "Context", cmd_name: str) -> "Command | None":
         """Import and build one command; None if there is no such command."""
-        if cmd_name not in self.commands and cmd_name in COMMANDS:
+        if cmd_name not in COMMANDS:
+            return None
+        if self.listing:
+            return TyperCommand(cmd_name, help=COMMANDS[cmd_name].summary)
+        if cmd_name not in self.commands:
             self.commands[cmd_name] = _load(cmd_name)
-        return self.commands.get(cmd_name)
+        return self.commands[cmd_name]
+
+    def format_help(self, ctx: "Context", formatter: "HelpFormatter") -> None:
+        """Write the list of commands without importing them."""
+        self.listing = True
+        super().format_help(ctx, formatter)
+        self.listing = False
 
 
 def _load(name: str) -> "Command":
-    module = import_module(COMMANDS[name])
+    module = import_module(COMMANDS[name].module)
     sub = getattr(module, "app", None)
     if sub is None:
         sub = typer.Typer(add_completion=False, rich_markup_mode="rich")

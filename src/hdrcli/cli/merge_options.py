@@ -30,7 +30,8 @@ def _prototype(
             "--response",
             rich_help_panel=EXPOSURE,
             metavar="NAME|FILE",
-            help="Camera curve: auto, srgb, gamma, linear, debevec, robertson, or a file.",
+            help="Camera curve: auto, srgb, linear, gamma2.2, a file, or recovered from the "
+            "bracket by spline, debevec, robertson, mitsunaga.",
         ),
     ] = "auto",
     reference: options.Reference = "auto",
@@ -109,7 +110,7 @@ def _prototype(
         typer.Option(
             "--primaries",
             rich_help_panel=OUTPUT,
-            help="Colour primaries written: source, rec709, p3, rec2020, adobe, prophoto.",
+            help="Output colours: source, rec709, p3, rec2020, adobe, prophoto, aces, acescg.",
         ),
     ] = "source",
     debug_dir: Annotated[

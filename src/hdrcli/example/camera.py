@@ -71,7 +71,8 @@ def expose(
     import cv2
 
     canvas = still.canvas
-    count = int(np.clip(np.ceil(seconds * SPEED * canvas.focal / BLUR_STEP), 1, MOST_MOMENTS))
+    travel = 0.0 if hand.steady and not movers else seconds * SPEED * canvas.focal
+    count = int(np.clip(np.ceil(travel / BLUR_STEP), 1, MOST_MOMENTS))
     total = np.zeros((canvas.height, canvas.width, 3), np.float32)
     for k in range(count):
         now = opened + seconds * (k + 0.5) / count
