@@ -85,15 +85,37 @@ def linear(x: Doubles, _values: Values) -> Doubles:
 def photo(x: Doubles, values: Values) -> Doubles:
     """A generalised log-logistic (the curve of photographic paper) from black to white.
 
-    x^c / (x^c + k), scaled so that ``white_ev`` gives 1 and middle grey gives itself; c is the
-    contrast. Below grey it falls as x^c: blacks are black, without a veil.
+    x^c / (x^c + k), scaled so that ``white_ev`` gives 1 and middle grey about itself; c is the
+    contrast. Below grey it falls as x^c. First ``veil``, the light that lies over everything, is
+    taken off, so smoothly that nothing is clipped: x^2 / (x + veil); and the more stops there
+    are above grey, the nearer they are brought together (``_eased``).
     """
-    c = values["contrast"]
-    grey, white = GREY**c, (2.0 ** values["white_ev"]) ** c
-    # (grey / (grey + k)) (white + k) / white = GREY, solved for k:
-    k = grey * (1 - GREY) * white / (GREY * white - grey)
-    power = np.minimum(x**c, white)
+    clear = x * x / np.maximum(x + values["veil"], 1e-30)
+    c, k, white = _paper(values)
+    power = np.minimum(_eased(clear, values["white_ev"]) ** c, white)
     return np.asarray(power / (power + k) * (white + k) / white)
+
+
+def veil(darkest: float, target: float, values: Values) -> float:
+    """The veil whose removal shows the light ``darkest`` as ``target``, or halves it at most."""
+    c, k, white = _paper(values)
+    wanted = (target * white * k / (white + k - target * white)) ** (1 / c)
+    return darkest * float(np.clip(darkest / wanted - 1, 0, 1))
+
+
+def _eased(x: Doubles, white_ev: float) -> Doubles:
+    """Light with its stops from one above grey on multiplied by 1 (white_ev 1.5) to 0.75 (4)."""
+    slope = float(np.interp(white_ev, (1.5, 4.0), (1.0, 0.75)))
+    above = np.log2(np.maximum(x, 1e-30) / (2 * GREY))
+    excess = np.logaddexp(0, 3 * above) / 3  # 0 below the knee, straight above it, smooth between
+    return np.asarray(x * 2.0 ** ((slope - 1) * excess))
+
+
+def _paper(values: Values) -> tuple[float, float, float]:
+    """c, k and white^c; k from (g / (g + k)) (white^c + k) / white^c = GREY with g = GREY^c."""
+    c, white_ev = values["contrast"], values["white_ev"]
+    grey, white = GREY**c, float(_eased(np.asarray(2.0**white_ev), white_ev)) ** c
+    return c, grey * (1 - GREY) * white / (GREY * white - grey), white
 
 
 ACES_IN = np.array(

@@ -20,7 +20,10 @@ from hdrcli.tonemap.scene import Scene
 
 Floats = NDArray[np.float32]
 GREY_EV = float(np.log2(GREY))
-MEAN_EV = float(np.log2(0.2))  # where the mean belongs, were it alone
+MEAN_EV = float(np.log2(0.22))  # where the mean belongs, were it alone
+HEADROOM = 4.0  # stops from the mean to the highlights that the curve shows well
+BLACK = 0.004  # display light of the darkest half percent: code 13
+SHOULDER = 0.8  # stops that white lies above a broad bright area, which must not burn out
 BRIGHT_PERCENT = 92.0  # of the pixels are darker than the bright parts of a picture
 BRIGHT_EV = float(np.log2(0.7))  # where the bright parts belong: a light wall
 
@@ -109,7 +112,9 @@ def _hable_exposure(scene: Scene, values: Values) -> dict[str, float]:
 def _photo(scene: Scene, values: Values) -> dict[str, float]:
     """How far the default operator reduces large contrasts. ``_photo_exposure`` does the rest."""
     span = max(scene.high - scene.low, 1e-3)
-    slope = float(np.clip(values["range"] / span, 0.3, 1)) ** values["compression"]
+    above = max(scene.high - scene.mid, 1e-3)
+    slope = float(np.clip(min(values["range"] / span, HEADROOM / above), 0.3, 1))
+    slope **= values["compression"]
     return {"ev": -scene.mid, "slope": slope}
 
 
@@ -118,13 +123,15 @@ def _photo_exposure(stops: Floats, values: Values) -> dict[str, float]:
 
     Half way between the mean on grey and the bright parts on a light wall's white: white
     rooms come out white, and a night of a few lights stays night. The brightest 0.2 percent may
-    burn out.
+    burn out; a broad bright area, such as a window, stays clear of white.
     """
-    bright, white = (float(v) for v in np.percentile(stops, (BRIGHT_PERCENT, 99.8)))
+    percent = (0.5, BRIGHT_PERCENT, 97, 99.8)
+    dark, bright, broad, peak = (float(v) for v in np.percentile(stops, percent))
     ev = MEAN_EV - float(stops.mean())
     ev += values["key"] * (BRIGHT_EV - bright - ev) + values["exposure"]
-    white = float(np.clip(white + ev, 1.0, 4.0))
-    return {"show_ev": ev, "white_ev": white, "top": white}
+    white = float(np.clip(max(peak, broad + SHOULDER) + ev, 1.0, 4.0))
+    veil = curves.veil(2.0 ** (dark + ev), BLACK, {**values, "white_ev": white})
+    return {"show_ev": ev, "white_ev": white, "top": white, "veil": values["black"] * veil}
 
 
 def _photo_adapt(stops: Floats, values: Values) -> Floats:
@@ -159,6 +166,7 @@ _ALL = (
             Param("contrast", 1.35, 1.0, 2.0, "slope of the curve at middle grey"),
             Param("detail", 1.1, 0.5, 2.0, "small contrasts: 1 as they are, more is crisper"),
             Param("edge", 1.5, 0.5, 4.0, "stops: smaller contrasts count as detail"),
+            Param("black", 1.0, 0.0, 1.0, "how much of a veil over the blacks is taken off"),
             Param("key", 0.5, 0.0, 1.0, "exposed for the mean (0) or for the bright parts (1)"),
             SATURATION,
         ),

@@ -173,7 +173,9 @@ def _index(light: Floats, scale: float) -> NDArray[np.uint16]:
     import cv2
 
     flat = light.reshape(1, -1)
-    root = cv2.sqrt(cv2.threshold(flat, 0.0, 0.0, cv2.THRESH_TOZERO, dst=flat)[1], dst=flat)
+    cv2.threshold(flat, 0.0, 0.0, cv2.THRESH_TOZERO, dst=flat)
+    cv2.threshold(flat, (STEPS / scale) ** 2, 0.0, cv2.THRESH_TRUNC, dst=flat)  # fits an integer
+    root = cv2.sqrt(flat, dst=flat)
     index = cv2.addWeighted(root, scale, root, 0.0, 0.0, dtype=cv2.CV_16U)
     return np.asarray(index, np.uint16).reshape(light.shape)
 
