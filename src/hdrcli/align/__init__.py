@@ -104,7 +104,7 @@ def _walk(
     for i in order:
         anchors = [j for j in reversed(order) if j in done and done[j].found.method != "failed"]
         near = abs(bracket.evs[i]) <= FAR
-        anchors = [bracket.reference, *anchors] if near else [*anchors, bracket.reference]
+        anchors = [bracket.reference, *anchors[:1]] if near else [*anchors[:2], bracket.reference]
         pairs = (_through(pictures, i, j, bracket, done, method) for j in anchors)
         tried = []
         for placed in pairs:

@@ -21,7 +21,9 @@ BLOCKS = 54  # about nine by six
 REACH = 6  # pixels: a block is found if it is no further off than this
 SIMILAR = 0.5  # correlation from which a block counts as found
 SEEN = 0.4  # of a block must be unclipped in both frames
-FLAT = 1e-6  # mean squared gradient of log light across the weakest direction
+FLAT = 1e-6  # mean squared gradient of log light, across its weakest direction
+STRONG = 2e-3  # from here on even what looks like noise is taken for texture
+WHITE = 18.0  # blurring thrice as wide divides that of white noise by 40, of pictures by about 7
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,20 +155,31 @@ def choose(reference: View, picked: Codes, factor: int) -> Blocks:
     import cv2
 
     size = reference.size
-    side = int(np.clip(min(size) / 8, 40, 128)) // 8 * 8
-    raw, good = reference.tone(picked)
-    light = cv2.GaussianBlur(raw, (0, 0), 1.0)
-    gx, gy = (cv2.Sobel(light, cv2.CV_32F, *o, scale=1 / 8) * good for o in ((1, 0), (0, 1)))
-    window = (max(side // factor, 3),) * 2
-    xx, yy, xy = (cv2.blur(part, window) for part in (gx * gx, gy * gy, gx * gy))
-    weakest = (xx + yy) / 2 - np.sqrt((xx - yy) ** 2 / 4 + xy * xy)
+    side = int(np.clip(min(size) / 8, 40, 104)) // 8 * 8
+    light, good = reference.tone(picked)
+    window = max(side // factor, 3)
+    texture = _texture(light, good, 1.0, window)
+    noise = (texture > WHITE * _texture(light, good, 3.0, window)) & (texture < STRONG)
+    seen = cv2.blur(good.astype(np.float32), (window, window)) >= SEEN
+    texture[noise | ~seen] = 0
     edge = (side // 2 + REACH + 2) // factor + 1
     rows = max(2, round(np.sqrt(BLOCKS * size[0] / size[1])))
     cols = max(2, round(BLOCKS / rows))
-    found = _peaks(weakest, edge, (rows, cols), side // factor)
+    found = _peaks(texture, edge, (rows, cols), side // factor)
     centres = found * factor + factor // 2
     at = np.clip(centres - side // 2, REACH, np.array([size[1], size[0]]) - side - REACH)
     return Blocks(at.astype(np.int64), side, reference)
+
+
+def _texture(light: Floats, good: Mask, blur: float, window: int) -> Floats:
+    """The smaller eigenvalue of the structure tensor around each pixel (Shi and Tomasi 1994)."""
+    import cv2
+
+    smooth = cv2.GaussianBlur(light, (0, 0), blur)
+    gx, gy = (cv2.Sobel(smooth, cv2.CV_32F, *o, scale=1 / 8) * good for o in ((1, 0), (0, 1)))
+    xx, yy, xy = (cv2.blur(part, (window, window)) for part in (gx * gx, gy * gy, gx * gy))
+    weakest = (xx + yy) / 2 - np.sqrt((xx - yy) ** 2 / 4 + xy * xy)
+    return np.asarray(weakest, np.float32)
 
 
 def _peaks(

@@ -58,8 +58,11 @@ def normalised(codes: Codes, tone: Tone) -> tuple[Grey, Mask]:
     return grey, good
 
 
-def from_features(kind: str, one: tuple[Grey, Mask], other: tuple[Grey, Mask]) -> Matrix | None:
-    """The homography most features agree on, one → other, or None where too few agree."""
+def from_features(kind: str, one: tuple[Grey, Mask], other: tuple[Grey, Mask]) -> list[Matrix]:
+    """The homographies that features agree on, one → other: that of most, that of the rest.
+
+    What most features agree on may be a large thing that moves; then the rest is the scene.
+    """
     import cv2
 
     if kind == "sift":
@@ -71,17 +74,21 @@ def from_features(kind: str, one: tuple[Grey, Mask], other: tuple[Grey, Mask]) -
     a, a_words = _described(detector, *one)
     b, b_words = _described(detector, *other)
     if min(len(a), len(b)) < ENOUGH:
-        return None
+        return []
     pairs = _mutual(matcher, a_words, b_words, RATIO[kind])
-    if len(pairs) < ENOUGH:
-        return None
-    cv2.setRNGSeed(0)
-    found: tuple[Any, Any] = cv2.findHomography(
-        a[pairs[:, 0]], b[pairs[:, 1]], cv2.USAC_MAGSAC, NEAR, maxIters=5000, confidence=0.999
-    )
-    if found[0] is None or found[1].sum() < ENOUGH:
-        return None
-    return np.asarray(found[0], np.float64)
+    found = []
+    for _ in range(2):
+        if len(pairs) < ENOUGH:
+            break
+        cv2.setRNGSeed(0)
+        matrix, agree = cv2.findHomography(
+            a[pairs[:, 0]], b[pairs[:, 1]], cv2.USAC_MAGSAC, NEAR, maxIters=5000, confidence=0.999
+        )
+        if matrix is None or agree.sum() < ENOUGH:
+            break
+        found.append(np.asarray(matrix, np.float64))
+        pairs = pairs[agree.ravel() == 0]
+    return found
 
 
 def _described(detector: Detector, grey: Grey, good: Mask) -> tuple[NDArray[np.float64], Words]:

@@ -46,7 +46,8 @@ def displacement(matrix: Matrix, size: tuple[int, int]) -> float:
 
 def coverage(matrix: Matrix, size: tuple[int, int]) -> float:
     """The part of the reference that the frame covers."""
-    at = apply(matrix, lattice(size, 41))
+    ys, xs = np.meshgrid(*((np.arange(40) + 0.5) / 40 * side - 0.5 for side in size), indexing="ij")
+    at = apply(matrix, np.stack([xs.ravel(), ys.ravel()], axis=1))
     inside = (at >= -0.5) & (at <= np.array([size[1], size[0]]) - 0.5)
     return float(inside.all(axis=1).mean())
 
@@ -163,9 +164,9 @@ class Model:
 
 MODELS: Mapping[str, Model] = {
     "translation": Model(_translation, 2, 4, 0.0),
-    "similarity": Model(_similarity, 4, 6, 0.15),
-    "affine": Model(_affine, 6, 10, 0.25),
-    "homography": Model(_homography, 8, 12, 0.25),
+    "similarity": Model(_similarity, 4, 6, 0.2),
+    "affine": Model(_affine, 6, 10, 0.35),
+    "homography": Model(_homography, 8, 14, 0.35),
 }
 
 

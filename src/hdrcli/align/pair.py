@@ -24,13 +24,15 @@ from hdrcli.align.views import Picture, tones
 
 Method = Literal["auto", "none", "mtb", "homography"]
 
-STILL = 0.25  # pixels: a frame displaced less than this is not resampled
-WORTH = 0.1  # pixels: nor is it for less than this
+STILL = 0.3  # pixels: a frame displaced less than this is not resampled
+WORTH = 0.15  # pixels: nor is it for less than this
 ENOUGH = 8  # blocks
 AGREEING = 0.4  # of the blocks found must agree with the transformation
 SEEN = 0.12  # of the blocks that both frames see must
+WIDE = 0.6  # of the picture: agreement this wide is the scene's, no need to look further
 CLOSE = 1.0  # pixels: a block agrees if it ends within this
 STRANGE = 0.06  # fewer blocks found than this: another scene
+SURE = 0.5  # pixels: frames that share little, but lie as close as this, may stay
 ROUNDS = 6
 STARTS = {"auto": ("orb", "sift", "mtb"), "homography": ("orb", "sift"), "mtb": ("mtb",)}
 
@@ -89,10 +91,33 @@ class FrameAlignment:
 class Attempt:
     """One transformation that was tried, in full pixels, and what the blocks say of it."""
 
+    start: str  # what it started from
     matrix: Matrix
     model: str
     shifts: Shifts
     trouble: str | None  # why it is not good enough; None if it is
+
+
+def _reach(shifts: Shifts) -> float:
+    """The part of all blocks' hull that the hull of those that end CLOSE fills.
+
+    A thing that moves may be large, but the scene is all around it.
+    """
+    import cv2
+
+    agreeing = shifts.centres[shifts.found][shifts.lengths < CLOSE]
+    if len(agreeing) < 3:
+        return 0.0
+    part, whole = (
+        cv2.contourArea(cv2.convexHull(points.astype(np.float32)))
+        for points in (agreeing, shifts.centres)
+    )
+    return float(part / whole)
+
+
+def _score(shifts: Shifts) -> float:
+    """How many blocks end where they should, how near, and how wide they lie."""
+    return _reach(shifts) * float(np.maximum(1 - shifts.lengths / CLOSE, 0).sum())
 
 
 class Pair:
@@ -147,16 +172,20 @@ class Pair:
             return None, self._failed("too little detail that both exposures show")
         if self._is_still():
             return None, self._stays()
-        trouble = "nothing in it is found again"
-        for start, first in self._starts():
-            attempt = self._attempt(first)
-            if attempt.trouble is None:
-                return self._accepted(start, attempt)
-            trouble = attempt.trouble
+        trouble = "nothing of the reference is found in it"
+        good: list[Attempt] = []
+        for attempt in self._attempts():
+            trouble = attempt.trouble or trouble
+            good += [attempt] if attempt.trouble is None else []
+            if good and _reach(good[-1].shifts) >= WIDE:
+                break
+        if good:
+            best = max(good, key=lambda one: _score(one.shifts))
+            better = _score(best.shifts) > _score(self.still)
+            return self._accepted(best) if better else (None, self._stays())
         if self._is_another_scene():
-            return None, replace(
-                self._failed("it does not seem to show the same scene"), same_scene=False
-            )
+            strange = self._failed("it does not seem to show the same scene")
+            return None, replace(strange, same_scene=False)
         return None, self._failed(trouble)
 
     def _is_still(self) -> bool:
@@ -176,33 +205,39 @@ class Pair:
         return FrameAlignment(self._name, "still", residual_before=here, residual_after=here)
 
     def _failed(self, why: str) -> FrameAlignment:
-        return replace(self._stays(), method="failed", note=why)
+        """It stays; which is no failure if the few places there are lie where they should."""
+        found = self._stays()
+        if found.residual_before is not None and found.residual_before < SURE * self.softness:
+            return replace(found, note=f"judged by {int(self.still.found.sum())} places only")
+        return replace(found, method="failed", note=why)
 
     @property
     def _name(self) -> str:
         return self.pictures[1].frame.name
 
-    def _starts(self) -> Iterator[tuple[str, Matrix]]:
+    def _attempts(self) -> Iterator[Attempt]:
+        return (self._attempt(start, first) for start, ms in self._starts() for first in ms)
+
+    def _starts(self) -> Iterator[tuple[str, list[Matrix]]]:
         """First transformations in full pixels, the likeliest first, made as they are needed."""
         if self._mostly_found(self.still):
-            yield "blocks", np.eye(3)
+            yield "blocks", [np.eye(3)]
         for kind in STARTS[self.method]:
             found = self._by_bitmaps() if kind == "mtb" else self._by_features(kind)
-            if found is not None:
-                yield kind, self.lift @ found @ self.down
+            yield kind, [self.lift @ matrix @ self.down for matrix in found]
 
-    def _by_bitmaps(self) -> Matrix:
+    def _by_bitmaps(self) -> list[Matrix]:
         one, other = (p.small.mean(axis=2, dtype=np.float32) for p in self.pictures)
-        return from_bitmaps(one, other)
+        return [from_bitmaps(one, other)]
 
-    def _by_features(self, kind: str) -> Matrix | None:
+    def _by_features(self, kind: str) -> list[Matrix]:
         return from_features(kind, self._normalised[0], self._normalised[1])
 
     @cached_property
     def _normalised(self) -> list[tuple[NDArray[np.uint8], NDArray[np.bool_]]]:
         return [normalised(view.codes, view.tone) for view in self.small_views]
 
-    def _attempt(self, matrix: Matrix) -> Attempt:
+    def _attempt(self, start: str, matrix: Matrix) -> Attempt:
         """Refine a first transformation, reduced and then at full size, and judge it."""
         if self.pictures[0].factor > 1:
             small = self.down @ matrix @ self.lift
@@ -211,7 +246,7 @@ class Pair:
         matrix, model = self._refined(matrix, self.blocks, self.views[1])
         shifts = measure(self.blocks, self.views[1], matrix)
         trouble = implausible(matrix, self.size) or self._gate(shifts)
-        return Attempt(matrix / matrix[2, 2], model, shifts, trouble)
+        return Attempt(start, matrix / matrix[2, 2], model, shifts, trouble)
 
     def _refined(self, matrix: Matrix, blocks: Blocks, view: View) -> tuple[Matrix, str]:
         """Move a transformation to where the blocks say, until it stays."""
@@ -249,7 +284,7 @@ class Pair:
             return "it would not lie closer than it does now"
         return None
 
-    def _accepted(self, start: str, attempt: Attempt) -> tuple[Matrix | None, FrameAlignment]:
+    def _accepted(self, attempt: Attempt) -> tuple[Matrix | None, FrameAlignment]:
         matrix, shifts = attempt.matrix, attempt.shifts
         a = shifts.centres[shifts.found]
         moved = np.linalg.norm(apply(matrix, a + shifts.d[shifts.found]) - a, axis=1)
@@ -257,7 +292,7 @@ class Pair:
         small = displacement(matrix, self.size) < STILL * self.softness
         if small or before - after < WORTH * self.softness:
             return None, self._stays()
-        found = FrameAlignment(self._name, start, attempt.model, None, before, after)
+        found = FrameAlignment(self._name, attempt.start, attempt.model, None, before, after)
         return matrix, found.placed(matrix, self.size)
 
     def _is_another_scene(self) -> bool:

@@ -74,7 +74,7 @@ class Picture:
 class Tone:
     """How the codes of one frame become the log light of its pair."""
 
-    table: Floats  # (levels, 3): weighted light per code, above 1 where it clips; or (1, 3)
+    table: Floats  # (levels, 3): weighted light per code, 1 more where a channel clips; or (1, 3)
     floor: float  # light below which the scale is linear, in units of the common clip
 
     def __call__(self, codes: Codes) -> tuple[Floats, Mask]:
@@ -100,29 +100,27 @@ class Tone:
 def tones(one: Frame, other: Frame) -> tuple[Tone, Tone]:
     """The tones that make two frames comparable, whichever of them is brighter."""
     ends = [_ends(frame) for frame in (one, other)]
-    common = min(clip for clip, _ in ends)
-    floor = float(np.clip(max(floor for _, floor in ends) / common, 1e-3, 0.2))
+    common = np.minimum(ends[0][0], ends[1][0])
+    floor = max(floor for _, floor in ends) / float(common @ LUMA)
+    floor = min(max(floor, 1e-3), 0.2)
     return _tone(one, common, floor), _tone(other, common, floor)
 
 
-def _ends(frame: Frame) -> tuple[float, float]:
-    """Scene light at the clipping level and at the noise floor of a frame."""
+def _ends(frame: Frame) -> tuple[Floats, float]:
+    """Scene light at the clipping level of each channel, and at the noise floor, of a frame."""
     if frame.levels:
-        at = [round(part * (frame.levels - 1)) for part in (CLIP, FLOOR)]
-        clip, floor = (float(frame.table[k] @ LUMA) for k in at)
+        clip, low = (frame.table[round(part * (frame.levels - 1))] for part in (CLIP, FLOOR))
+        floor = float(low @ LUMA)
     else:
         grid = frame.linear()[:: 1 + frame.size[0] // 256, :: 1 + frame.size[1] // 256]
-        light = grid @ LUMA
-        clip, floor = 0.98 * float(light.max()), 0.02 * float(np.median(light))
-    clip = max(clip, 1e-9)
-    exposure = frame.exposure or 1.0
-    return clip / exposure, min(max(floor, 1e-4 * clip), 0.2 * clip) / exposure
+        clip, floor = np.full(3, 0.98 * grid.max()), 0.02 * float(np.median(grid @ LUMA))
+    clip = np.maximum(clip, 1e-9) / (frame.exposure or 1.0)
+    return clip, max(floor / (frame.exposure or 1.0), 1e-4 * float(clip @ LUMA))
 
 
-def _tone(frame: Frame, common: float, floor: float) -> Tone:
-    scale = np.float32(1 / ((frame.exposure or 1.0) * common))
+def _tone(frame: Frame, common: Floats, floor: float) -> Tone:
+    scale = LUMA / float(common @ LUMA) / (frame.exposure or 1.0)
     if not frame.levels:
-        return Tone((LUMA * scale)[None], floor)
-    table = frame.table * LUMA * scale
-    table[int(np.ceil(CLIP * (frame.levels - 1))) :] += 1  # one clipped channel clips the pixel
-    return Tone(table, floor)
+        return Tone(scale[None].astype(np.float32), floor)
+    clipped = frame.table >= common * (frame.exposure or 1.0) * (1 - 1e-6)
+    return Tone((frame.table * scale + clipped).astype(np.float32), floor)
