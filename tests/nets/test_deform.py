@@ -1,3 +1,5 @@
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -154,3 +156,15 @@ def test_a_layer_learns_where_to_look():
     x = torch.randn(1, 4, 6, 6)
     layer(x, x).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in layer.parameters())
+
+
+def broken(*_):
+    raise RuntimeError("operator torchvision::deform_conv2d does not exist")
+
+
+@pytest.mark.parametrize(("operator", "works"), [(lambda x, *_: x, True), (broken, False)])
+def test_torchvision_is_taken_where_it_works(monkeypatch, operator, works):
+    ops = SimpleNamespace(deform_conv2d=operator)
+    monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(ops=ops))
+    monkeypatch.setitem(sys.modules, "torchvision.ops", ops)
+    assert deform._torchvision_operator.__wrapped__("cpu") is (operator if works else None)
