@@ -17,7 +17,7 @@ from hdrcli.frames import Radiance
 from hdrcli.strips import blocks, run
 from hdrcli.tonemap.curves import REC709_LUMINANCE, towards_grey
 from hdrcli.tonemap.plan import Plan
-from hdrcli.tonemap.scene import cleaned
+from hdrcli.tonemap.scene import HUGE, cleaned
 
 Floats = NDArray[np.float32]
 Codes = NDArray[Any]
@@ -25,9 +25,44 @@ Codes = NDArray[Any]
 BLOCK = 24_000  # pixels: a block and its half dozen float planes stay in a second-level cache
 LANES = 64  # blocks are padded to a multiple of this many pixels
 STEPS = 65535  # a table's index is STEPS x sqrt(light / top): finer than an 8-bit code everywhere
+MOST_LIGHT = 2.0**20  # times the top of the table; a local gain may still multiply it by 1000
 MOST_STOPS = 12.0  # no table reaches further above 1.0
 LUMINANCE = REC709_LUMINANCE.astype(np.float32).reshape(1, 3)
 LEVELS = {"uint8": 255, "uint16": 65535, "float32": 1}
+
+
+@dataclass(frozen=True, eq=False)
+class WideMap:
+    """A plan's gain map, stretched to the picture's width; (h, 2, W) slope and offset.
+
+    Both are in natural logarithms. ``rise`` is the difference to the next row.
+    """
+
+    rows: Floats
+    rise: Floats
+    extent: float  # how much of the picture's height the map covers, at least 1
+
+    def row(self, place: float) -> Floats:
+        """Slope and offset along the row at ``place``, 0 to 1 of the picture's height, (2, W)."""
+        count = self.rows.shape[0]
+        at = min(max(place / self.extent * count - 0.5, 0.0), count - 1.0)
+        upper = int(at)
+        row: Floats = self.rise[upper] * np.float32(at - upper)
+        row += self.rows[upper]
+        return row
+
+
+def widened(gain: Floats, extent: tuple[float, float], width: int) -> WideMap:
+    """Stretch a (2, h, w) map to the width of the picture."""
+    small = gain.shape[2]
+    at = np.clip((np.arange(width) + 0.5) / (width * extent[1]) * small - 0.5, 0, small - 1)
+    left = np.minimum(at.astype(np.int64), max(small - 2, 0))
+    right = np.minimum(left + 1, small - 1)
+    t = (at - left).astype(np.float32)
+    wide = gain[:, :, left] * (1 - t) + gain[:, :, right] * t
+    wide[1] *= np.float32(np.log(2))
+    rows = np.ascontiguousarray(wide.transpose(1, 0, 2), np.float32)
+    return WideMap(rows, np.diff(rows, axis=0, append=rows[-1:]), extent[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,13 +73,15 @@ class Renderer:
     size: tuple[int, int]
     enter: Floats | None  # (3, 3): the Radiance's RGB to Rec. 709, where they differ
     colours: Floats  # (3, 3): Rec. 709 to the exposed colours of the curve
+    mixing: bool  # whether ``colours`` can leave negative numbers
     luminance: Floats  # (1, 3): Rec. 709 to exposed luminance
     after: Floats | None  # (3, 3): the curve's colours to Rec. 709
     scale: float  # STEPS / sqrt(top)
     table: NDArray[Any]  # (1, 65536): display light, gain, or at once the code
     codes: NDArray[Any]  # (1, 65536): the code of display light (j / STEPS)^2
-    map: Floats | None  # (h, 2, W): slope and offset, as wide as the picture, in natural logs
+    map: WideMap | None
     floor: np.float32  # exposed luminance below which the local gain is constant
+    most: np.float32  # light above which all is white anyway: keeps indices within integers
 
     def strip(self, pixels: NDArray[np.floating], rows: slice) -> Codes:
         """The codes of these rows of the picture, (h, W, 3)."""
@@ -56,47 +93,39 @@ class Renderer:
 
     def _block(self, pixels: NDArray[np.floating], at: range) -> Codes:
         count = pixels.shape[0] * pixels.shape[1]
-        light = _padded(cleaned(pixels)[0].reshape(1, count, 3))
+        light = _padded(cleaned(pixels, self.most)[0].reshape(1, count, 3))
         if self.enter is not None:
             light = into_gamut(turned(light, self.enter))
         colours = turned(light, self.colours)
+        if self.mixing:
+            colours = _positive(colours)
         if self.map is not None:
             colours = _times(colours, self._gain(turned(light, self.luminance), at, self.map))
         codes = self._paling(colours) if self.plan.spec.on == "luminance" else self._curve(colours)
         return codes.reshape(-1, 3)[:count].reshape(pixels.shape)
 
-    def _gain(self, luminance: Floats, at: range, wide: Floats) -> Floats:
+    def _gain(self, luminance: Floats, at: range, wide: WideMap) -> Floats:
         """The local gain of each pixel, exp(slope log L + offset)."""
         import cv2
 
         np.maximum(luminance, self.floor, out=luminance)
-        logs = np.asarray(cv2.log(luminance), np.float32).reshape(-1)
+        cv2.log(luminance, dst=luminance)
+        logs = luminance.reshape(-1)
         width = self.size[1]
         for i, y in enumerate(at):
-            slope, offset = self._map_row(wide, y)
+            slope, offset = wide.row((y + 0.5) / self.size[0])
             row = logs[i * width : (i + 1) * width]
             row *= slope
             row += offset
-        return np.asarray(cv2.exp(logs), np.float32)
-
-    def _map_row(self, wide: Floats, y: int) -> Floats:
-        """Slope and offset along one row of the picture, (2, W)."""
-        small = wide.shape[0]
-        place = (y + 0.5) / (self.size[0] * self.plan.extent[0]) * small - 0.5
-        place = min(max(place, 0.0), small - 1.0)
-        upper = min(int(place), max(small - 2, 0))
-        lower = min(upper + 1, small - 1)
-        row = wide[lower] - wide[upper]
-        row *= np.float32(place - upper)
-        row += wide[upper]
-        return np.asarray(row, np.float32)
+        cv2.exp(luminance, dst=luminance)
+        return luminance
 
     def _curve(self, light: Floats) -> Codes:
         """The curve on each channel."""
         shown = _looked_up(_index(light, self.scale), self.table)
         if self.after is None:
             return shown
-        return _looked_up(_index(turned(shown, self.after), STEPS), self.codes)
+        return _looked_up(_index(_positive(turned(shown, self.after)), STEPS), self.codes)
 
     def _paling(self, light: Floats) -> Codes:
         """The curve on luminance; colours too bright for the display pale towards white."""
@@ -126,13 +155,15 @@ def _renderer(plan: Plan, size: tuple[int, int], dtype: str) -> Renderer:
         size=size,
         enter=None if same else conversion(plan.primaries, REC709).astype(np.float32),
         colours=colours.astype(np.float32),
+        mixing=bool((colours < 0).any()),
         luminance=np.float32(exposure) * LUMINANCE,
         after=None if spec.after is None else spec.after.astype(np.float32),
         scale=STEPS / float(np.sqrt(top)),
         table=_table(plan, top, dtype),
         codes=codes,
-        map=None if plan.gain is None else _widened(plan.gain, plan.extent[1], size[1]),
+        map=None if plan.gain is None else widened(plan.gain, plan.extent, size[1]),
         floor=np.float32(2.0 ** values["floor"]),
+        most=np.float32(min(MOST_LIGHT * top / exposure, float(HUGE))),
     )
 
 
@@ -169,23 +200,31 @@ def _looked_up(index: NDArray[np.uint16], table: NDArray[Any]) -> NDArray[Any]:
 
 
 def _index(light: Floats, scale: float) -> NDArray[np.uint16]:
-    """The table index of each number, saturating at both ends."""
+    """The table index of each number of at least 0, saturating at the top. Destroys ``light``."""
     import cv2
 
     flat = light.reshape(1, -1)
-    cv2.threshold(flat, 0.0, 0.0, cv2.THRESH_TOZERO, dst=flat)
-    cv2.threshold(flat, (STEPS / scale) ** 2, 0.0, cv2.THRESH_TRUNC, dst=flat)  # fits an integer
     root = cv2.sqrt(flat, dst=flat)
     index = cv2.addWeighted(root, scale, root, 0.0, 0.0, dtype=cv2.CV_16U)
     return np.asarray(index, np.uint16).reshape(light.shape)
 
 
+def _positive(light: Floats) -> Floats:
+    """Negative numbers become 0, in place."""
+    import cv2
+
+    flat = light.reshape(1, -1)
+    cv2.threshold(flat, 0.0, 0.0, cv2.THRESH_TOZERO, dst=flat)
+    return light
+
+
 def _times(light: Floats, gain: Floats) -> Floats:
-    """(1, n, 3) light times n gains."""
+    """(1, n, 3) light times n gains, in place."""
     import cv2
 
     row = gain.reshape(1, -1)
-    return np.asarray(cv2.multiply(light, cv2.merge((row, row, row))), np.float32)
+    cv2.multiply(light, cv2.merge((row, row, row)), dst=light)
+    return light
 
 
 def _padded(light: Floats) -> Floats:
@@ -197,18 +236,6 @@ def _padded(light: Floats) -> Floats:
     padded[:, :count] = light
     padded[:, count:] = 0
     return padded
-
-
-def _widened(gain: Floats, extent: float, width: int) -> Floats:
-    """The map's slope and offset stretched to the picture's width, in natural logarithms."""
-    small = gain.shape[2]
-    at = np.clip((np.arange(width) + 0.5) / (width * extent) * small - 0.5, 0, small - 1)
-    left = np.minimum(at.astype(np.int64), max(small - 2, 0))
-    right = np.minimum(left + 1, small - 1)
-    t = (at - left).astype(np.float32)
-    wide = gain[:, :, left] * (1 - t) + gain[:, :, right] * t
-    wide[1] *= np.float32(np.log(2))
-    return np.ascontiguousarray(wide.transpose(1, 0, 2))
 
 
 def into_gamut(light: Floats) -> Floats:

@@ -19,6 +19,7 @@ Floats = NDArray[np.float32]
 
 SIDE = 512  # pixels of the longer side of the picture that is analysed
 HUGE = np.float32(1e18)  # what stands for infinity: squares of it are still finite
+LARGEST_HALF = 65504.0
 _log = logging.getLogger(__name__)
 
 
@@ -49,23 +50,24 @@ class Scene:
         return float(np.clip((2 * self.mid - self.low - self.high) / span, -1, 1))
 
 
-def cleaned(pixels: NDArray[np.floating]) -> tuple[Floats, int]:
-    """Finite light in [0, 1e18], and how many numbers had to be changed for it.
+def cleaned(pixels: NDArray[np.floating], most: np.float32 = HUGE) -> tuple[Floats, int]:
+    """Finite light in [0, ``most``], and how many numbers had to be changed for it.
 
     NaN and negative light become 0; infinity, which is what an overflowed highlight leaves,
-    becomes 1e18 and thereby white.
+    becomes ``most`` and thereby white.
     """
     import cv2
 
     if pixels.dtype == np.float16:
         bits = np.ascontiguousarray(pixels).view(np.uint16)
         light = np.asarray(cv2.LUT(bits, _of_halves()), np.float32).reshape(pixels.shape)
-        return light, _bad_halves(bits)
+        bad = _bad_halves(bits)
+        return np.minimum(light, most) if bad or most < LARGEST_HALF else light, bad
     linear = np.ascontiguousarray(pixels, np.float32)
-    if not linear.size or linear.view(np.uint32).max() <= HUGE.view(np.uint32):
+    if not linear.size or linear.view(np.uint32).max() <= most.view(np.uint32):
         return linear, 0  # as integers, NaN, inf and whatever has a sign are larger
     bad = int(np.count_nonzero(~(linear >= 0) | (linear > HUGE)))
-    return _finite(linear), bad
+    return np.minimum(_finite(linear), most), bad
 
 
 def _finite(values: Floats) -> Floats:
