@@ -1,4 +1,4 @@
-"""Make docs/example.png, the picture of the README: ``python docs/picture.py``.
+"""Make docs/example.jpg, the picture of the README: ``python docs/picture.py``.
 
 Above the photographs of ``hdrcli example``, below their plain weighted mean and the merge.
 """
@@ -14,7 +14,7 @@ from hdrcli import formats
 from hdrcli.example import Example, write_example
 from hdrcli.pipeline import MergeOptions, merge_files
 
-WIDTH = 1000
+WIDTH = 1200
 GAP = 8
 HERE = Path(__file__).parent
 NAIVE = MergeOptions(align="none", deghost="none", response="srgb", overwrite=True)
@@ -34,8 +34,7 @@ def main() -> None:
         below = [formats.read(folder / f"{stem}.png").codes for stem in ("naive", "ours")]
     captions = (("-3 EV", "0 EV", "+3 EV"), ("weighted mean", "hdrcli merge"))
     sheet = np.vstack([_row(above, captions[0]), _gap(GAP, WIDTH), _row(below, captions[1])])
-    few = Image.fromarray(sheet).quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
-    few.save(HERE / "example.png", optimize=True)
+    Image.fromarray(sheet).save(HERE / "example.jpg", quality=90, subsampling=0, optimize=True)
 
 
 def _row(pictures: list[Picture], captions: tuple[str, ...]) -> Picture:
