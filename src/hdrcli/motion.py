@@ -14,7 +14,7 @@ All this happens on a picture of at most ``MAX_PIXELS``; strips.py brings the ma
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,12 @@ MAX_PIXELS = 2_000_000  # of the pictures that motion is estimated on
 CLIP = 250 / 255  # JPEG pushes clipped codes a little down: from here on a code is a lower bound
 MISREGISTRATION = 0.35  # px of the reduced picture that are not motion
 SCALES = (0.8, 2.5)  # px, Gaussians over which differences are averaged before they are judged
+DARK = 5 / 255  # codes up to here are an upper bound: black is crushed, and the curve is unsure
+DARK_BOUND = 8 / 255  # the code whose light that bound is
+TOLERATED_EV = 0.1  # photometric mismatch that the tolerances cover, and chance can show
+SPREAD_EV = 0.3  # spread of the mismatch at one brightness from which it is rather motion
+MISMATCH_EV = 0.7  # the largest photometric mismatch that is taken for an error of the exposures
+FEWEST = 60  # pixels in a step of brightness that say something of the mismatch
 GAMMA = 1 / 2.2  # of the pictures that flow is computed on
 
 
@@ -67,19 +73,22 @@ class Motion:
 
     ``flows``: (h, w, 2) float32, pixels of the reduced picture, x then y: where the reference's
     pixel lies in the frame, before the frame's homography. ``confidence``: (h, w) float32 in
-    [0, 1]. ``scale`` is reduced over full size, along x and y.
+    [0, 1]. ``disagreement``: (h, w) float32, the difference left, in tolerances. ``scale`` is
+    reduced over full size, along x and y.
     """
 
     flows: tuple[Floats | None, ...]
     confidence: tuple[Floats | None, ...]
     noise: tuple[Noise, ...]
+    disagreement: tuple[Floats | None, ...] = ()
     scale: tuple[float, float] = (1.0, 1.0)
+    views: tuple["View", ...] = ()  # what was compared, after flow; kept only where asked for
 
     @classmethod
     def none(cls, frames: int, noise: Noise | None = None) -> "Motion":
         """No flow, and full belief in everything."""
         nothing = (None,) * frames
-        return cls(nothing, nothing, (noise or Noise(),) * frames)
+        return cls(nothing, nothing, (noise or Noise(),) * frames, nothing)
 
     @property
     def moved(self) -> float:
@@ -94,8 +103,10 @@ class View:
 
     light: Floats  # (h, w, 3), the frame's own white at 1.0
     clipped: NDArray[np.bool_]  # (h, w), some channel is only a lower bound
+    dark: NDArray[np.bool_]  # (h, w), all channels are only upper bounds
     valid: NDArray[np.bool_]  # (h, w)
     ratio: float  # exposure over the reference's
+    floor: float  # light that dark pixels do not exceed
 
     @property
     def radiance(self) -> Floats:
@@ -119,18 +130,41 @@ class Guide:
     radiance: Floats  # (h, w, 3)
     variance: Floats  # (h, w, 3)
     clipped: NDArray[np.bool_]  # (h, w), the radiance is a lower bound
+    dark: NDArray[np.bool_]  # (h, w), the radiance is at most ``floor``
+    floor: float
 
-    def extended(self, view: View, radiance: Floats, noise: Noise) -> "Guide":
-        """The guide with a shorter frame's light where it clipped so far."""
-        where = self.clipped & view.valid
-        return Guide(
-            np.where(where[..., None], np.maximum(radiance, self.radiance), self.radiance),
-            np.where(where[..., None], view.variance(noise), self.variance),
-            self.clipped & (view.clipped | ~view.valid),
+    @classmethod
+    def of(cls, view: View, noise: Noise) -> "Guide":
+        """The reference alone."""
+        return cls(view.radiance, view.variance(noise), view.clipped, view.dark, view.floor)
+
+    def extended(
+        self, view: View, radiance: Floats, belief: Floats | None, noise: Noise
+    ) -> "Guide":
+        """The guide with a frame's light where it clipped, or was too dark, so far."""
+        if view.ratio < 1:
+            where = self.clipped & view.valid
+            light = np.maximum(radiance, self.radiance)
+            known = replace(self, clipped=self.clipped & (view.clipped | ~view.valid))
+        else:
+            where = self.dark & view.valid & ~view.dark
+            where &= True if belief is None else belief > 0.5
+            light = radiance
+            known = replace(self, dark=self.dark & ~where)
+        return replace(
+            known,
+            radiance=np.where(where[..., None], light, self.radiance),
+            variance=np.where(where[..., None], view.variance(noise), self.variance),
         )
 
 
-def analyse(bracket: Bracket, strength: str = "medium", noise: Noise | None = None) -> Motion:
+def analyse(
+    bracket: Bracket,
+    strength: str = "medium",
+    noise: Noise | None = None,
+    *,
+    keep_views: bool = False,
+) -> Motion:
     """Estimate flow and confidence of every frame against the reference."""
     setting = STRENGTHS[strength]
     model = noise or Noise()
@@ -138,17 +172,32 @@ def analyse(bracket: Bracket, strength: str = "medium", noise: Noise | None = No
     if setting is None:
         return Motion.none(count, model)
     size, scale = reduced_size(bracket.size)
-    flows: list[Floats | None] = [None] * count
-    confidence: list[Floats | None] = [None] * count
+    found = [Compared(None, None, None)] * count
     reference = look(bracket.ref, 1.0, size)
-    guide = Guide(reference.radiance, reference.variance(model), reference.clipped)
+    guide = Guide.of(reference, model)
+    views = [reference] * count
     for i in outward(count, bracket.reference):
         view = look(bracket.frames[i], float(bracket.ratios[i]), size)
-        flow, belief, moved = compare(guide, view, setting, model)
-        flows[i], confidence[i] = flow, belief
-        if view.ratio < 1:
-            guide = guide.extended(moved, moved.radiance, model)
-    return Motion(tuple(flows), tuple(confidence), (model,) * count, scale)
+        found[i], moved = compare(guide, view, setting, model)
+        views[i] = moved
+        guide = guide.extended(moved, moved.radiance, found[i].belief, model)
+    return Motion(
+        flows=tuple(one.flow for one in found),
+        confidence=tuple(one.belief for one in found),
+        noise=(model,) * count,
+        disagreement=tuple(one.judged for one in found),
+        scale=scale,
+        views=tuple(views) if keep_views else (),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """What comparing one frame with the guide gave; None where nothing moved."""
+
+    flow: Floats | None
+    belief: Floats | None
+    judged: Floats | None
 
 
 def outward(count: int, reference: int) -> Iterator[int]:
@@ -187,7 +236,14 @@ def look(frame: Frame, ratio: float, size: tuple[int, int]) -> View:
         valid = cv2.warpPerspective(
             valid, matrix, (width, height), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
         )
-    return View(light_of(codes, frame), clipped_of(codes, frame), valid.astype(bool), ratio)
+    return View(
+        light_of(codes, frame),
+        clipped_of(codes, frame),
+        dark_of(codes, frame),
+        valid.astype(bool),
+        ratio,
+        frame.response.at(DARK_BOUND) if frame.levels else 0.0,
+    )
 
 
 def reduced_warp(warp: NDArray[np.float64], scale: tuple[float, float]) -> NDArray[np.float64]:
@@ -204,7 +260,10 @@ def light_of(codes: NDArray[np.generic], frame: Frame) -> Floats:
     if codes.dtype == np.uint8:
         return np.asarray(cv2.LUT(codes, frame.table[None]))
     if codes.dtype == np.uint16:
-        return np.stack([np.take(frame.table[:, c], codes[..., c]) for c in range(3)], axis=-1)
+        return np.stack(
+            [np.take(frame.table[:, c], np.asarray(codes[..., c], np.uint16)) for c in range(3)],
+            axis=-1,
+        )
     return np.nan_to_num(np.asarray(codes, np.float32), nan=0, posinf=0, neginf=0)
 
 
@@ -215,32 +274,68 @@ def clipped_of(codes: NDArray[np.generic], frame: Frame) -> NDArray[np.bool_]:
     return np.asarray(codes.max(axis=2) >= CLIP * (frame.levels - 1), bool)
 
 
-def compare(
-    guide: Guide, view: View, strength: Strength, noise: Noise
-) -> tuple[Floats | None, Floats | None, View]:
-    """Flow (or None), confidence (or None), and the view as the flow brings it to the guide."""
-    still = disagreement(guide, view, view.radiance, strength, noise)
+def dark_of(codes: NDArray[np.generic], frame: Frame) -> NDArray[np.bool_]:
+    """Where a pixel is too dark to be more than an upper bound, (h, w)."""
+    if not frame.levels:
+        return np.zeros(codes.shape[:2], bool)
+    return np.asarray(codes.max(axis=2) <= DARK * (frame.levels - 1), bool)
+
+
+def compare(guide: Guide, view: View, strength: Strength, noise: Noise) -> tuple[Compared, View]:
+    """Flow and belief of one frame, and the frame as the flow brings it to the guide."""
+    fitted = photometric(guide, view)
+    still = disagreement(guide, fitted, strength, noise)
     if still.max() < strength.start and view.valid.all():
-        return None, None, view
-    flow = dense_flow(guide, view)
-    moved = warped(view, flow)
-    helped = disagreement(guide, moved, moved.radiance, strength, noise)
+        return Compared(None, None, None), view
+    flow = dense_flow(guide, fitted)
+    helped = disagreement(guide, warped(fitted, flow), strength, noise)
     flow = where_it_helps(flow, still, helped)
+    judged = disagreement(guide, warped(fitted, flow), strength, noise)
     moved = warped(view, flow)
-    judged = disagreement(guide, moved, moved.radiance, strength, noise)
-    return flow, believe(judged, moved.valid, strength), moved
+    return Compared(flow, believe(judged, moved.valid, strength), judged), moved
 
 
-def disagreement(
-    guide: Guide, view: View, radiance: Floats, strength: Strength, noise: Noise
-) -> Floats:
+def photometric(guide: Guide, view: View) -> View:
+    """The view with its brightness fitted to the guide's, for comparing alone.
+
+    Exposures and responses are never known exactly, and an error of a tenth of a stop must not
+    pass for motion. The fit is one smooth curve of brightness, from medians, so that what moved
+    does not bend it.
+    """
+    every = (slice(None, None, 2), slice(None, None, 2))
+    usable = ~(guide.clipped | guide.dark | view.clipped | view.dark)[every]
+    usable &= view.valid[every]
+    ours = np.log2(np.maximum(guide.radiance[every][usable].mean(axis=1), 1e-6))
+    theirs = np.log2(np.maximum(view.radiance[every][usable].mean(axis=1), 1e-6))
+    middle, gap = (ours + theirs) / 2, theirs - ours
+    steps = np.arange(-14.0, 10.0)
+    step = np.digitize(middle, steps)
+    enough = max(FEWEST, len(step) // 50)
+    seen = [k for k in range(1, len(steps)) if np.count_nonzero(step == k) >= enough]
+    if not seen:
+        return view
+    at = np.array([np.median(middle[step == k]) for k in seen])
+    error = np.array([agreed(gap[step == k]) for k in seen])
+    error = np.clip(np.convolve(np.pad(error, 1, "edge"), (0.25, 0.5, 0.25), "valid"), -1, 1)
+    beyond = np.clip(np.abs(error) - TOLERATED_EV, 0, MISMATCH_EV)
+    error = np.sign(error) * beyond
+    brightness = np.log2(np.maximum(view.radiance.mean(axis=2), 1e-6))
+    gain = np.exp2(-np.interp(brightness, at + error / 2, error)).astype(np.float32)
+    return replace(view, light=view.light * gain[..., None])
+
+
+def agreed(gaps: NDArray[np.floating]) -> float:
+    """The median, shrunk towards zero as far as the gaps do not agree on it."""
+    median = float(np.median(gaps))
+    spread = 1.5 * float(np.median(np.abs(gaps - median)))
+    return median / (1 + (spread / SPREAD_EV) ** 2)
+
+
+def disagreement(guide: Guide, view: View, strength: Strength, noise: Noise) -> Floats:
     """Difference from the guide in tolerances, (h, w): 1 is what noise and errors explain."""
     import cv2
 
-    difference = radiance - guide.radiance
-    difference = np.where(guide.clipped[..., None], np.minimum(difference, 0), difference)
-    difference = np.where(view.clipped[..., None], np.maximum(difference, 0), difference)
-    difference *= view.valid[..., None]
+    difference = one_sided(guide, view)
     variance = guide.variance + view.variance(noise)
     level = np.maximum(cv2.GaussianBlur(guide.radiance, (0, 0), 1.0), 0)
     steady = (np.float32(strength.relative) * level + np.float32(strength.floor)) ** 2 + np.float32(
@@ -249,12 +344,28 @@ def disagreement(
     worst = np.zeros(difference.shape[:2], np.float32)
     for sigma in SCALES:
         smooth = cv2.GaussianBlur(difference, (0, 0), sigma)
-        averaged = np.float32(
-            min(1.0, 1 / (4 * np.pi * sigma**2))
-        )  # white noise through the Gaussian
+        averaged = np.float32(min(1.0, 1 / (4 * np.pi * sigma**2)))  # of white noise, blurred
         tolerance = steady + np.float32(4) * averaged * variance
         worst = np.maximum(worst, (smooth**2 / tolerance).sum(axis=2))
-    return np.sqrt(worst)
+    return np.asarray(np.sqrt(worst))
+
+
+def one_sided(guide: Guide, view: View) -> Floats:
+    """View minus guide, (h, w, 3), where neither bound explains the difference; else zero."""
+    radiance = view.radiance
+    difference = radiance - guide.radiance
+    low = np.float32(view.floor / view.ratio)
+    for where, allowed in (
+        (guide.clipped, np.minimum(difference, 0)),
+        (view.clipped, np.maximum(difference, 0)),
+        (guide.dark, np.maximum(radiance - np.float32(guide.floor), 0)),
+        (view.dark, np.minimum(low - guide.radiance, 0)),
+        (guide.clipped & view.clipped, np.float32(0)),
+        (guide.dark & view.dark, np.float32(0)),
+    ):
+        if where.any():
+            difference = np.where(where[..., None], allowed, difference)
+    return np.asarray(difference * view.valid[..., None], np.float32)
 
 
 def gradient_squared(picture: Floats) -> Floats:
@@ -299,9 +410,10 @@ def warped(view: View, flow: Floats) -> View:
     x, y = x + flow[..., 0], y + flow[..., 1]
     light = cv2.remap(view.light, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     clipped = cv2.remap(view.clipped.astype(np.float32), x, y, cv2.INTER_LINEAR) > 0.25
+    dark = cv2.remap(view.dark.astype(np.float32), x, y, cv2.INTER_LINEAR) > 0.5
     inside = (x >= -0.5) & (y >= -0.5) & (x <= width - 0.5) & (y <= height - 0.5)
     known = cv2.remap(view.valid.astype(np.uint8), x, y, cv2.INTER_NEAREST).astype(bool)
-    return View(light, clipped, known & inside, view.ratio)
+    return replace(view, light=light, clipped=clipped, dark=dark, valid=known & inside)
 
 
 def where_it_helps(flow: Floats, still: Floats, helped: Floats) -> Floats:

@@ -3,9 +3,9 @@
 import json
 import sys
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
-from hdrcli import __version__
 from hdrcli.frames import Bracket, Radiance
 
 STANDARD = {  # OpenEXR's standard optional attributes, from the metadata of the reference
@@ -32,7 +32,7 @@ def attributes_of(image: Radiance, bracket: Bracket, facts: Mapping[str, Any]) -
         if (value := getattr(metadata, field)) is not None
     }
     own = {
-        "hdrcli:version": __version__,
+        "hdrcli:version": version("hdrcli"),
         "hdrcli:command": " ".join(sys.argv[:1] and ["hdrcli", *sys.argv[1:]]),
         "hdrcli:scale": float(image.exposure),
         "hdrcli:sources": json.dumps(facts["frames"]),

@@ -1,0 +1,285 @@
+"""FlowMerge: a merge that starts from physics and learns the rest.
+
+The classical merge decides everything a photon count and a careful comparison can decide: the
+frames come here already brought to the reference by flow, with a prior belief in each pixel.
+The network corrects that belief, the last pixels of the flow, and guesses the light where the
+reference clips and no other frame can be believed. The merge itself stays explicit and in
+linear light:
+
+    X = Σ w_i c_i X_i / Σ w_i c_i        w_i: inverse variance, zero where a code clips
+    c_i = sigmoid(logit(prior_i) + PairNet(reference, frame_i))
+    X  <- bound exp(relu(log(X / bound) + (1 - belief) FillNet))   where the reference clips
+
+With the last layers at zero, as they start, it is the classical merge. PairNet sees one frame
+beside the reference at a time, with the same weights for all, so that any number of frames and
+any reference work. Everything runs at half resolution and coarser.
+"""
+
+import itertools
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PAIR_INPUTS = 18
+FILL_INPUTS = 12
+CERTAIN = 0.995  # the prior is held inside (1 - this, this), so that it can be corrected
+REACH = 2.0  # px, the largest correction of the flow
+DEPTH = 3.0  # the largest correction of a clipped logarithm, e-folds
+SHOT, READ, QUANTUM = 2e-4, 1e-6, 4 / 12 / 255**2  # of the noise model, white at 1.0
+FALLBACK = 1e-7  # weight of the shortest frame where nothing else is known
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """B brackets of N frames at the reference's pixels, after flow; all float tensors.
+
+    ``light`` (B, N, 3, H, W): linear, each frame's own white at 1.0. ``weight`` (B, N, 1, H, W):
+    inverse variance of light / ratio, zero where a code clips. ``clipped``, ``belief`` (the prior
+    in [0, 1]), ``valid``: (B, N, 1, H, W). ``disagreement``: (B, N, 1, H, W), in tolerances.
+    ``ratio`` (B, N): exposure over the reference's. ``reference`` (B,) int64. ``bound`` (B,):
+    light from which a code of the reference clips. Frames are sorted darkest first.
+    """
+
+    light: Tensor
+    weight: Tensor
+    clipped: Tensor
+    belief: Tensor
+    valid: Tensor
+    disagreement: Tensor
+    ratio: Tensor
+    reference: Tensor
+    bound: Tensor
+
+    def of_reference(self, what: Tensor) -> Tensor:
+        """Take the reference's entry of a (B, N, ...) tensor: (B, ...)."""
+        index = self.reference.view(-1, *[1] * (what.dim() - 1)).expand(-1, 1, *what.shape[2:])
+        return what.gather(1, index).squeeze(1)
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What PairNet says: ``logit`` (B, N, 1, H, W), ``flow`` (B, N, 2, H, W) in pixels, x, y."""
+
+    logit: Tensor
+    flow: Tensor
+
+
+class ConvBlock(nn.Module):
+    """Two 3×3 convolutions with ReLU; the second adds to the first."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(inputs, outputs, 3, stride, 1)
+        self.deepen = nn.Conv2d(outputs, outputs, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
+        x = F.relu(self.enter(x), inplace=True)
+        return F.relu(x + self.deepen(x))
+
+
+class UNet(nn.Module):
+    """A small U-net from half resolution down; its finest features are at half resolution."""
+
+    def __init__(self, inputs: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.down = nn.ModuleList(
+            ConvBlock(before, after, stride=1 if i == 0 else 2)
+            for i, (before, after) in enumerate(zip((4 * inputs, *widths), widths, strict=False))
+        )
+        self.lateral = nn.ModuleList(
+            nn.Conv2d(coarse, fine, 1) for fine, coarse in itertools.pairwise(widths)
+        )
+        self.merge = nn.ModuleList(nn.Conv2d(fine, fine, 3, 1, 1) for fine in widths[:-1])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Features of (B, inputs, H, W) at 1/2, 1/4, ... resolution, finest first."""
+        x = F.pixel_unshuffle(x, 2)
+        steps = []
+        for block in self.down:
+            x = block(x)
+            steps.append(x)
+        out = [steps[-1]]
+        for i in range(len(self.merge) - 1, -1, -1):
+            above = F.interpolate(self.lateral[i](out[0]), size=steps[i].shape[-2:], mode="nearest")
+            out.insert(0, F.relu(self.merge[i](steps[i] + above)))
+        return out
+
+
+class FlowMerge(nn.Module):
+    """The whole network. ``multiple_of`` sides divide by 16."""
+
+    multiple_of = 16
+
+    def __init__(
+        self,
+        widths: tuple[int, ...] = (32, 48, 64, 96),
+        fill_widths: tuple[int, ...] = (24, 32, 48, 64, 64),
+    ) -> None:
+        super().__init__()
+        self.pair = UNet(PAIR_INPUTS, tuple(widths))
+        self.logit = zeroed(nn.Conv2d(widths[0], 4, 3, 1, 1))
+        self.flow = zeroed(nn.Conv2d(widths[1], 2, 3, 1, 1))
+        self.fill = UNet(FILL_INPUTS, tuple(fill_widths))
+        self.level = zeroed(nn.Conv2d(fill_widths[0], 12, 3, 1, 1))
+
+    def forward(self, evidence: Evidence) -> Tensor:
+        """Radiance of the reference's moment, (B, 3, H, W), the reference's white at 1.0."""
+        correction = self.correct(evidence)
+        moved = apply_flow(evidence, correction.flow)
+        confidence = corrected(moved, correction.logit)
+        radiance, belief = merge(moved, confidence)
+        return fill_in(radiance, belief, moved, self.guess(radiance, belief, moved))
+
+    def correct(self, evidence: Evidence) -> Correction:
+        """Corrections of belief and flow, frame by frame beside the reference."""
+        size = evidence.light.shape
+        x = pair_features(evidence).flatten(0, 1)  # (B N, C, H, W)
+        features = self.pair(x)
+        logit = F.pixel_shuffle(self.logit(features[0]), 2)
+        flow = REACH * torch.tanh(self.flow(features[1]))
+        flow = F.interpolate(flow, scale_factor=4, mode="bilinear", align_corners=False)
+        return Correction(
+            logit.reshape(*size[:2], *logit.shape[1:]), flow.reshape(*size[:2], *flow.shape[1:])
+        )
+
+    def guess(self, radiance: Tensor, belief: Tensor, evidence: Evidence) -> Tensor:
+        """Correction of the logarithm of clipped light, (B, 3, H, W), in e-folds."""
+        features = self.fill(fill_features(radiance, belief, evidence))
+        return DEPTH * torch.tanh(F.pixel_shuffle(self.level(features[0]), 2))
+
+
+def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+    """A last layer that says nothing until it has learned something."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def photon_weight(light: Tensor, ratio: Tensor, fade: Tensor, bound: Tensor) -> Tensor:
+    """Inverse variance of light / ratio, (B, N, 1, H, W), zero where the largest channel clips.
+
+    The same model as the classical merge; ``fade`` and ``bound`` (B,) are the light from which
+    a code is trusted less, and not at all.
+    """
+    largest = light.amax(2, keepdim=True)
+    low, high = fade.view(-1, 1, 1, 1, 1), bound.view(-1, 1, 1, 1, 1)
+    trusted = ((high - largest) / (high - low)).clamp(0, 1)
+    variance = SHOT * largest + READ + QUANTUM * largest.clamp_min(0.002)
+    return trusted * ratio[..., None, None, None] ** 2 / variance
+
+
+def encode(light: Tensor) -> Tensor:
+    """Gamma-encode light clipped to [0, 1]: what a screen shows, and noise is even in."""
+    return light.clamp(1e-6, 1).pow(1 / 2.2)
+
+
+def mu_law(x: Tensor, mu: float = 5000.0) -> Tensor:
+    """Compress [0, 1] to [0, 1], Kalantari and Ramamoorthi 2017, equation 5."""
+    return torch.log1p(mu * x.clamp_min(0)) / torch.log1p(torch.tensor(mu)).item()
+
+
+def pair_features(e: Evidence) -> Tensor:
+    """What PairNet sees of each frame, (B, N, PAIR_INPUTS, H, W)."""
+    frames = e.light.shape[1]
+    ratio = e.ratio[..., None, None, None]  # (B, N, 1, 1, 1)
+    reference = e.of_reference(e.light)[:, None]
+    exposure = ratio.clamp_min(1)
+    ceiling = 0.95 * torch.minimum(exposure / ratio, torch.ones_like(ratio))
+    both = [
+        encode((light * scale / 0.95).minimum(ceiling))
+        for light, scale in ((reference, exposure), (e.light, exposure / ratio))
+    ]
+    plain = encode(e.light)
+    flat = torch.ones_like(e.belief)
+    others = [
+        e.of_reference(plain)[:, None].expand(-1, frames, -1, -1, -1),
+        plain,
+        e.of_reference(e.clipped)[:, None].expand(-1, frames, -1, -1, -1),
+        e.clipped,
+        e.valid,
+        e.belief,
+        torch.tanh(e.disagreement / 4),
+        flat * ratio.log2() / 4,
+    ]
+    return torch.cat([*both, *others], dim=2)
+
+
+def fill_features(radiance: Tensor, belief: Tensor, e: Evidence) -> Tensor:
+    """What FillNet sees, (B, FILL_INPUTS, H, W)."""
+    top = 1 / e.ratio[:, :1, None, None]  # the shortest frame's white
+    shortest = e.light[:, 0]
+    return torch.cat(
+        [
+            encode(e.of_reference(e.light)),
+            encode(shortest),
+            mu_law(radiance / top).clamp_max(1),
+            e.of_reference(e.clipped),
+            belief,
+            torch.ones_like(belief) * top.log2() / 8,
+        ],
+        dim=1,
+    )
+
+
+def apply_flow(e: Evidence, flow: Tensor) -> Evidence:
+    """Move every frame but the reference by a small flow."""
+    frames = torch.arange(e.light.shape[1], device=flow.device)
+    other = (frames[None] != e.reference[:, None]).to(flow.dtype)[..., None, None, None]
+    stack = torch.cat([e.light, e.weight, e.clipped], dim=2)
+    moved = warp(stack.flatten(0, 1), (flow * other).flatten(0, 1)).reshape(stack.shape)
+    return replace(e, light=moved[:, :, :3], weight=moved[:, :, 3:4], clipped=moved[:, :, 4:])
+
+
+def warp(x: Tensor, flow: Tensor) -> Tensor:
+    """Take x (B, C, H, W) at each pixel plus flow (B, 2, H, W), bilinearly."""
+    height, width = x.shape[-2:]
+    across = torch.arange(width, device=x.device, dtype=x.dtype)
+    down = torch.arange(height, device=x.device, dtype=x.dtype)
+    u = (across + flow[:, 0]) * (2 / max(width - 1, 1)) - 1
+    v = (down[:, None] + flow[:, 1]) * (2 / max(height - 1, 1)) - 1
+    grid = torch.stack([u, v], dim=-1)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def corrected(e: Evidence, logit: Tensor) -> Tensor:
+    """Confidence (B, N, 1, H, W) in [0, 1]: the prior, corrected; 1 for the reference."""
+    prior = torch.logit(e.belief.clamp(1 - CERTAIN, CERTAIN))
+    confidence = torch.sigmoid(prior + logit) * e.valid
+    frames = torch.arange(confidence.shape[1], device=logit.device)
+    own = (frames[None] == e.reference[:, None])[..., None, None, None]
+    return torch.where(own, torch.ones_like(confidence), confidence)
+
+
+def merge(e: Evidence, confidence: Tensor) -> tuple[Tensor, Tensor]:
+    """The explicit merge: radiance (B, 3, H, W), and belief in clipped light (B, 1, H, W).
+
+    Where the reference clips, channels that do not clip come from it and the others are at least
+    its clipping level, as far as no darker frame is believed.
+    """
+    weight = e.weight * confidence
+    weight = torch.cat([weight[:, :1] + FALLBACK, weight[:, 1:]], dim=1)
+    each = e.light / e.ratio[..., None, None, None]
+    total = (weight * each).sum(1) / weight.sum(1)
+    darker = (e.ratio < 1)[..., None, None, None]
+    belief = torch.where(darker, confidence, torch.zeros_like(confidence)).amax(1)
+    own, bound = e.of_reference(e.light), e.bound[:, None, None, None]
+    clips = own >= bound
+    other = torch.where(clips, torch.maximum(each[:, 0], bound), own)
+    mixed = belief * total + (1 - belief) * other
+    mixed = torch.where(clips, torch.maximum(mixed, bound), mixed)
+    has_darker = darker.any(1)
+    mend = (e.of_reference(e.clipped) > 0.5) & has_darker
+    return torch.where(mend, mixed, total), belief
+
+
+def fill_in(radiance: Tensor, belief: Tensor, e: Evidence, guess: Tensor) -> Tensor:
+    """Correct light that clips in the reference, as far as no darker frame is believed."""
+    bound = e.bound[:, None, None, None]
+    clips = e.of_reference(e.light) >= bound
+    above = torch.log(radiance.clamp_min(1e-6) / bound)
+    filled = bound * torch.exp(F.relu(above + (1 - belief) * guess))
+    return torch.where(clips & (e.ratio < 1).any(1)[:, None, None, None], filled, radiance)
