@@ -4,7 +4,9 @@ import io
 import logging
 import struct
 import time
+from collections.abc import Mapping
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from hdrcli.frames import Metadata
 TIME, FNUMBER, ISO, SHUTTER_APEX, APERTURE_APEX = 0x829A, 0x829D, 0x8827, 0x9201, 0x9202
 
 
-def block(inner: dict[int, object], first: dict[int, object] | None = None) -> bytes:
+def block(inner: Mapping[int, Any], first: Mapping[int, Any] | None = None) -> bytes:
     """An EXIF block made by Pillow, which is not what we test."""
     made = Image.Exif()
     made.update(first or {})
@@ -200,7 +202,8 @@ def test_the_copy_for_outputs_is_upright_small_and_still_says_the_exposure(order
     original = exif._block(order, first, inner, place)
     copy = exif_for_output(original)
     meta = read_metadata(copy)
-    assert (meta.orientation, meta.make, meta.exposure_time) == (1, "Canon", pytest.approx(1 / 30))
+    assert (meta.orientation, meta.make) == (1, "Canon")
+    assert meta.exposure_time == pytest.approx(1 / 30)
     assert len(copy) < 400
     tags = Image.open(io.BytesIO(_jpeg_of(copy))).getexif().get_ifd(0x8825)
     assert [float(v) for v in tags[2]] == [47, 22, 0]

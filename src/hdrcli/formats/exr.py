@@ -50,14 +50,14 @@ def decode(path: Path) -> Decoded:
     """The first part's R, G and B (or its one channel) as float32, on the whole display window."""
     import OpenEXR
 
-    check_chunks(path)
+    mixed = check_chunks(path)
     with foreign("EXR"), OpenEXR.File(str(path), header_only=True) as file:
         header = dict(file.header())
-    names = [channel.name for channel in header["channels"]]
-    height, width = _shape(header["dataWindow"])
+        names = [channel.name for channel in header["channels"]]
+        height, width = _shape(header["dataWindow"])
     check_size(height, width, 4 * (len(names) + 3))
     layer = _chosen_layer(names)
-    with foreign("EXR"), OpenEXR.File(str(path)) as file:
+    with foreign("EXR"), OpenEXR.File(str(path), separate_channels=mixed) as file:
         stored = {name: channel.pixels for name, channel in file.channels().items()}
     pixels, alpha = _of_layer(stored, layer, (height, width))
     codes, valid = _placed(header, pixels, alpha)
@@ -94,8 +94,9 @@ def _chosen_layer(names: list[str]) -> str:
 def _of_layer(
     stored: Mapping[str, NDArray[Any] | None], layer: str, shape: tuple[int, int]
 ) -> tuple[Pixels, NDArray[Any] | None]:
-    """The colours, (H, W, 3 or 1), and the alpha. OpenEXR joins R, G, B (and A) of one type."""
-    joined = stored.get(layer + "RGBA", stored.get(layer + "RGB"))
+    """The colours, (H, W, 3 or 1), and the alpha. OpenEXR has joined R, G, B (and A)."""
+    names = (layer[:-1],) if layer.endswith(".") else (layer + "RGBA", layer + "RGB")
+    joined = next((stored[name] for name in names if name in stored), None)
     apart = [stored.get(layer + c) for c in "RGB"]
     alpha = stored.get(layer + "A")
     if joined is not None:
@@ -140,21 +141,23 @@ _NOT_SIMPLE = 0x1A00  # the flags of tiled, deep and multi-part files
 _CUT = "cut short: the EXR data stop before the end of the picture"
 
 
-def check_chunks(path: Path) -> None:
+def check_chunks(path: Path) -> bool:
     """Refuse a file that ends before its last chunk. OpenEXR would print, and find no picture.
 
-    Tiled, deep and multi-part files are left to OpenEXR.
+    Tiled, deep and multi-part files are left to OpenEXR. Returns whether the channels differ in
+    type, when OpenEXR refuses to join them.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
-            _check_chunks(data)
-        except (struct.error, IndexError) as err:
+            attributes, at = _attributes(data)
+            _check_chunks(data, attributes, at)
+            return len(_types(attributes[b"channels"])) > 1
+        except (struct.error, LookupError, ValueError) as err:
             raise FormatError(_CUT, hint="copy it again from the source") from err
 
 
-def _check_chunks(data: mmap.mmap) -> None:
+def _check_chunks(data: mmap.mmap, attributes: Mapping[bytes, bytes], at: int) -> None:
     (flags,) = struct.unpack_from("<I", data, 4)
-    attributes, at = _attributes(data)
     lines = _LINES.get(attributes.get(b"compression", b"\xff")[0])
     if flags & _NOT_SIMPLE or lines is None:
         return
@@ -178,9 +181,19 @@ def _attributes(data: mmap.mmap) -> tuple[dict[bytes, bytes], int]:
         if min(name_end, kind_end) < 0 or size > len(data):
             raise struct.error
         value = kind_end + 5
-        found[data[at:name_end]] = data[value : value + min(size, 64)]
+        found[data[at:name_end]] = data[value : value + size]
         at = value + size
     return found, at + 1
+
+
+def _types(channels: bytes) -> set[int]:
+    """The pixel types in a list of channels: name, 0, type, 12 bytes more; 0 at the end."""
+    found, at = set(), 0
+    while channels[at] != 0:
+        at = channels.index(b"\0", at) + 1
+        found.add(int(struct.unpack_from("<i", channels, at)[0]))
+        at += 16
+    return found
 
 
 def _number(header: Mapping[str, Any], name: str) -> float | None:
@@ -207,7 +220,7 @@ def _metadata(header: Mapping[str, Any]) -> Metadata:
 
 def _primaries(header: Mapping[str, Any]) -> Primaries:
     value = header.get("chromaticities")
-    if value is None:
+    if not isinstance(value, tuple | list | np.ndarray):
         return REC709
     x = [float(v) for v in np.asarray(value).ravel()]
     if len(x) != 8 or not all(map(math.isfinite, x)) or x[7] <= 0:

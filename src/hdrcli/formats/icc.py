@@ -53,9 +53,12 @@ def meaning(profile: bytes) -> Meaning | None:
     """
     try:
         return _meaning(profile)
-    except (FormatError, struct.error, np.linalg.LinAlgError, ValueError) as err:
-        log.warning("a colour profile cannot be used (%s): taken as sRGB", err)
-        return None
+    except FormatError as err:
+        why = str(err)
+    except (struct.error, np.linalg.LinAlgError, ValueError):
+        why = "it is damaged"
+    log.warning("a colour profile cannot be used (%s): taken as sRGB", why)
+    return None
 
 
 def _meaning(profile: bytes) -> Meaning:
@@ -157,8 +160,8 @@ def _parametric(tag: bytes) -> Curve:
     raw = struct.unpack_from(f">{_PARAMETERS[kind]}i", tag, 12)
     p = [value / 65536 for value in raw]
     g, a, b = (p[0], p[1], p[2]) if kind else (p[0], 1.0, 0.0)
-    if a == 0:
-        raise FormatError("a constant curve in it")
+    if not (0.1 < g < 10 and abs(a) > 1e-3 and max(map(abs, p)) < 100):
+        raise FormatError("a curve of impossible numbers in it")
     c, d, e, f = (0.0, -b / a, 0.0, 0.0)  # types 1 and 2 are flat below -b/a
     if kind == 2:
         e = f = p[3]

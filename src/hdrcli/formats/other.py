@@ -75,11 +75,12 @@ def decode_odd(path: Path) -> Decoded:
 
 
 def _decode_imageio(path: Path) -> Decoded:
+    """Through imageio's OpenCV: Sun raster, PXM and the like. Its other readers guess wildly."""
     import imageio.v3 as iio
 
     with foreign("picture"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        codes = np.asarray(iio.imread(path))
+        codes = np.asarray(iio.imread(path, plugin="opencv"))
     if codes.dtype not in (np.uint8, np.uint16) or codes.ndim not in (2, 3):
-        raise FormatError(f"a picture of {codes.dtype} samples, {codes.ndim} dimensions")
+        raise FormatError(f"a picture of {codes.dtype} samples", hint="convert it to TIFF first")
     return Decoded(codes, bits=8 * codes.dtype.itemsize)

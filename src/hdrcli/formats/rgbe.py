@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from hdrcli import __version__
 from hdrcli.color import REC709, Primaries, known, rgb_to_xyz
 from hdrcli.errors import FormatError
 from hdrcli.formats.decoded import Decoded, check_size, foreign
 from hdrcli.frames import LINEAR, Radiance
 
 _RESOLUTION = re.compile(rb"([-+])([XY]) (\d{1,7}) ([-+])([XY]) (\d{1,7})")
+_HINT = "copy it again from the source"
 _LONGEST_HEADER = 1 << 16
 _EQUAL_ENERGY = (1 / 3, 1 / 3)
 _RADIANCE = Primaries("Radiance", (0.640, 0.330), (0.290, 0.600), (0.150, 0.060), _EQUAL_ENERGY)
@@ -40,16 +40,16 @@ def decode(data: bytes) -> Decoded:
     end = data.find(b"\n\n", 0, _LONGEST_HEADER)
     line_end = data.find(b"\n", end + 2)
     if end < 0 or line_end < 0:
-        raise FormatError("damaged HDR: its header does not end")
+        raise FormatError("cut short: the HDR's header does not end", hint=_HINT)
     header = _header(data[:end].decode("latin-1").splitlines())
     match = _RESOLUTION.fullmatch(data[end + 2 : line_end].strip())
     if match is None or match[2] == match[5]:
-        raise FormatError("damaged HDR: it does not say its size")
+        raise FormatError("damaged HDR: it does not say its size", hint=_HINT)
     rows, cols = int(match[3]), int(match[6])
     check_size(rows, cols, 12)
     body = data[line_end + 1 :]
     if len(body) < rows * 4:
-        raise FormatError("cut short: a part of the HDR's pixels is missing")
+        raise FormatError("cut short: a part of the HDR's pixels is missing", hint=_HINT)
     packed = b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y %d +X %d\n" % (rows, cols)
     pixels = np.zeros((rows, cols, 3), np.float32)
     with foreign("HDR"):
@@ -119,15 +119,17 @@ def encode(image: Radiance) -> bytes:
     import imagecodecs
 
     pixels = np.maximum(np.asarray(image.pixels, np.float32), 0)
-    packed = bytes(imagecodecs.rgbe_encode(np.ascontiguousarray(pixels), header=True))
+    height, width, _ = pixels.shape
+    room = bytearray(height * (5 * width + 8) + 256)  # the codec's own guess is too small for noise
+    packed = bytes(imagecodecs.rgbe_encode(np.ascontiguousarray(pixels), header=True, out=room))
     chromaticities = " ".join(f"{value:.5g}" for value in image.primaries.chromaticities)
     lines = (
         "#?RADIANCE",
-        f"SOFTWARE=hdrcli {__version__}",
+        "SOFTWARE=hdrcli",
         f"EXPOSURE={image.exposure:.9g}",
         f"PRIMARIES={chromaticities}",
         "FORMAT=32-bit_rle_rgbe",
     )
-    resolution = b"\n\n-Y %d +X %d\n" % pixels.shape[:2]
+    resolution = b"\n\n-Y %d +X %d\n" % (height, width)
     body = packed[packed.index(resolution) :]
     return "\n".join(lines).encode("ascii") + body

@@ -1,5 +1,6 @@
 """TIFF: 8 and 16 bits, and float, which is linear. TIFF 6.0 through tifffile."""
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,8 @@ def decode(path: Path) -> Decoded:
 def _first_page(path: Path) -> _Page:
     import tifffile
 
-    with foreign("TIFF"), tifffile.TiffFile(path) as file:
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it says, we raise
+    with path.open("rb") as stream, foreign("TIFF"), tifffile.TiffFile(stream) as file:
         page = file.pages.first
         _check(page, path.stat().st_size)
         icc = page.tags.get(_ICC)
@@ -91,9 +93,8 @@ def _codes(page: _Page) -> tuple[Codes, int]:
         return _looked_up(pixels, np.asarray(page.palette)), 8
     if pixels.dtype.kind == "f":
         return np.asarray(pixels, np.float32), 32
-    if pixels.dtype == np.bool_:
-        pixels = pixels.astype(np.uint8) * np.uint8(255)
-    codes, bits = _full_range(pixels, page.bits)
+    bilevel = pixels.dtype == np.bool_ or page.bits == 1
+    codes, bits = (pixels * np.uint8(255), 8) if bilevel else _full_range(pixels, page.bits)
     if page.photometric == _WHITE_IS_ZERO:
         codes = np.iinfo(codes.dtype).max - codes
     return codes, bits
