@@ -174,7 +174,7 @@ _ALL = (
         judge=_photo,
         adapt=_photo_adapt,
         conclude=_photo_exposure,
-        before=curves.towards_grey(0.08, curves.REC709_LUMINANCE),
+        before=curves.towards_grey(0.14, curves.REC709_LUMINANCE),
     ),
     Operator(
         name="reinhard02",
