@@ -139,7 +139,7 @@ def renderer(plan: Plan, size: tuple[int, int], dtype: str = "uint8") -> Rendere
     return _renderer(plan, size, dtype)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def _renderer(plan: Plan, size: tuple[int, int], dtype: str) -> Renderer:
     values, spec = plan.values, plan.spec
     exposure = 2.0 ** values["ev"]
