@@ -392,6 +392,10 @@ def test_commands_and_options_complete_in_the_shell():
     assert done.stdout.decode().split() == [n for n in COMMANDS if n.startswith("ba")]
     done = shell(_HDRCLI_COMPLETE="complete_bash", COMP_WORDS="hdrcli merge --deg", COMP_CWORD="2")
     assert done.stdout.decode().split() == ["--deghost"]
+    done = shell(
+        _HDRCLI_COMPLETE="complete_bash", COMP_WORDS="hdrcli merge --tmo drag", COMP_CWORD="3"
+    )
+    assert done.stdout.decode().split() == ["drago"]
 
 
 def test_a_reader_that_goes_away_is_no_error():

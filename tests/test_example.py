@@ -95,7 +95,7 @@ def test_people_move_and_hands_shake_unless_told_not_to(still):
 
 @pytest.mark.parametrize("name", ["IMG_0002.jpg", "truth.exr"])
 def test_existing_files_are_kept_and_nothing_is_drawn(hdrcli, tmp_path, monkeypatch, name):
-    monkeypatch.setattr("hdrcli.example.render", lambda _: pytest.fail("drew"))
+    monkeypatch.setattr("hdrcli.example.render", lambda *_: pytest.fail("drew"))
     (tmp_path / name).write_bytes(b"precious")
     result = hdrcli("example", tmp_path)
     assert (result.code, (tmp_path / name).read_bytes()) == (3, b"precious")

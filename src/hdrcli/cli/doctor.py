@@ -27,6 +27,7 @@ PACKAGES = (
     ("pillow-heif", "pillow_heif", ".heic", "heif"),
 )
 CODECS = ("JPEG8", "PNG", "TIFF", "WEBP", "AVIF", "JPEGXL", "ULTRAHDR")
+ENCODERS = ("libx264", "libx265", "libsvtav1", "prores_ks")
 CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
 
@@ -39,6 +40,7 @@ def command(*, json: options.Json = False) -> None:
         "cpu": cpu(),
         "packages": [package(*row) for row in PACKAGES],
         "codecs": codecs(),
+        "video_encoders": encoders(),
         "devices": devices(),
     }
     if json:
@@ -102,6 +104,15 @@ def codecs() -> dict[str, bool]:
     return {name: bool(getattr(imagecodecs, name).available) for name in CODECS}
 
 
+def encoders() -> list[str]:
+    """Which video encoders PyAV brings."""
+    try:
+        import av
+    except ImportError:
+        return []
+    return [name for name in ENCODERS if name in av.codecs_available]
+
+
 def devices() -> list[str]:
     """Where networks can run, as ``--device`` takes it, with the device's own name."""
     try:
@@ -131,6 +142,7 @@ def _show(report: dict[str, Any]) -> None:
             ("memory", f"{machine['memory_gb']} GB" if machine["memory_gb"] else "unknown"),
             ("devices", ", ".join(report["devices"]) or "none: torch does not load"),
             ("codecs", ", ".join(name for name, there in report["codecs"].items() if there)),
+            ("encoders", ", ".join(report["video_encoders"]) or "none"),
         ],
     )
     display.out("")

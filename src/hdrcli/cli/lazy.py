@@ -45,7 +45,7 @@ class LazyGroup(TyperGroup):
         if self.listing:
             return TyperCommand(cmd_name, help=COMMANDS[cmd_name].summary)
         if cmd_name not in self.commands:
-            self.commands[cmd_name] = _load(cmd_name)
+            self.commands[cmd_name] = load(cmd_name)
         return self.commands[cmd_name]
 
     def format_help(self, ctx: "Context", formatter: "HelpFormatter") -> None:
@@ -55,7 +55,8 @@ class LazyGroup(TyperGroup):
         self.listing = False
 
 
-def _load(name: str) -> "Command":
+def load(name: str) -> "Command":
+    """Import a command of the table and build what Typer runs."""
     module = import_module(COMMANDS[name].module)
     sub = getattr(module, "app", None)
     if sub is None:

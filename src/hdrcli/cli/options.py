@@ -96,16 +96,16 @@ def known(table: Callable[[], Sequence[str]]) -> Callable[[str], str]:
     return check
 
 
-def _backends() -> Sequence[str]:
+def _backends() -> list[str]:
     from hdrcli.backends import BACKENDS
 
-    return tuple(BACKENDS)
+    return list(BACKENDS)
 
 
-def _operators() -> Sequence[str]:
+def _operators() -> list[str]:
     from hdrcli.tonemap import OPERATORS
 
-    return tuple(OPERATORS)
+    return list(OPERATORS)
 
 
 # ---- file lists ------------------------------------------------------------------------------
@@ -213,6 +213,7 @@ Backend = Annotated[
         rich_help_panel=MERGE,
         help="How to merge; see hdrcli backends.",
         callback=known(_backends),
+        autocompletion=_backends,
     ),
 ]
 Tmo = Annotated[
@@ -222,6 +223,7 @@ Tmo = Annotated[
         rich_help_panel=TONE,
         help="Tone mapping operator; see hdrcli tonemap --list.",
         callback=known(_operators),
+        autocompletion=_operators,
     ),
 ]
 TmoParam = Annotated[

@@ -103,13 +103,12 @@ def write_example(
     _make(folder)
     for path in paths:
         formats.check_output(path, overwrite=overwrite)
-    say("scene", 0.0)
-    still = render(Canvas(*example.size))
+    still = render(Canvas(*example.size), lambda done: say("scene", done / 2))
     for i, (shot, path) in enumerate(zip(shots, paths[:-1], strict=True)):
-        say("photographs", (i + 1) / (len(shots) + 1))
+        say("photographs", 0.5 + 0.5 * i / (len(shots) + 1))
         codes = photograph(example, still, shot, seed=i)
         _write_photograph(path, codes, shot, overwrite=overwrite)
-    say("truth", 1.0)
+    say("truth", 0.5 + 0.5 * len(shots) / (len(shots) + 1))
     _write_truth(paths[-1], truth(example, still), example.reference, overwrite=overwrite)
     return paths
 

@@ -1,6 +1,7 @@
 """The still picture, a bit wider than a photograph, so that a hand may shake."""
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -76,8 +77,11 @@ class Still:
         return EYE + depth[:, None] * np.stack([u, v, np.ones_like(u)], axis=1)
 
 
-def render(canvas: Canvas) -> Still:
-    """Every pixel once, and four times more where a neighbour differs."""
+def render(canvas: Canvas, done: Callable[[float], None] = lambda _: None) -> Still:
+    """Every pixel once, and four times more where a neighbour differs.
+
+    ``done`` is told now and then how much there is already, in [0, 1].
+    """
     height, width = canvas.shape
     light = np.empty((height, width, 3), np.float32)
     sunny = np.empty_like(light)
@@ -91,10 +95,14 @@ def render(canvas: Canvas) -> Still:
         light[block], sunny[block] = (part.reshape(len(rows), width, 3) for part in first[:2])
         depth[block] = first[2].reshape(len(rows), width)
 
-    with ThreadPoolExecutor(_threads()) as pool:
-        list(pool.map(strip, range(0, height, ROWS)))
-        edges = np.flatnonzero(_edges(light))
-        list(pool.map(lambda part: _refine(canvas, light, sunny, part), _parts(edges)))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        starts = range(0, height, ROWS)
+        for count, _ in enumerate(pool.map(strip, starts), 1):
+            done(0.5 * count / len(starts))
+        parts = _parts(np.flatnonzero(_edges(light)))
+        finer = pool.map(lambda part: _refine(canvas, light, sunny, part), parts)
+        for count, _ in enumerate(finer, 1):
+            done(0.5 + 0.5 * count / len(parts))
     return Still(canvas, light, sunny, depth)
 
 
@@ -124,7 +132,3 @@ def _refine(canvas: Canvas, light: Floats, sunny: Floats, part: np.ndarray) -> N
         sums[1] += found[1]
     light[rows, columns] = sums[0] / len(EXTRA)
     sunny[rows, columns] = sums[1] / len(EXTRA)
-
-
-def _threads() -> int:
-    return os.cpu_count() or 1
