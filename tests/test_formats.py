@@ -45,7 +45,7 @@ def smooth() -> Codes:
 @pytest.fixture
 def light(rng) -> np.ndarray:
     """Radiance over twelve stops, (20, 30, 3)."""
-    return np.exp2(rng.uniform(-6, 6, (20, 30, 3))).astype(np.float32)
+    return np.asarray(np.exp2(rng.uniform(-6, 6, (20, 30, 3))), np.float32)
 
 
 def saved(path: Path, codes: np.ndarray | Image.Image, **options: Any) -> Path:
@@ -602,6 +602,13 @@ def test_png_chunks_say_gamma_and_primaries(tmp_path, smooth):
     chrm = [31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000]
     assert with_chunk(b"cHRM", struct.pack(">8I", *chrm)).primaries is DISPLAY_P3
     assert with_chunk(b"cICP", bytes((12, 13, 0, 1))).primaries is DISPLAY_P3
+
+
+def test_a_gain_map_is_left_out_and_said(tmp_path, smooth, caplog):
+    path = saved(tmp_path / "phone.jpg", smooth, xmp=b"http://ns.adobe.com/hdr-gain-map/1.0/")
+    assert formats.read(path).size == (48, 64)
+    assert "phone.jpg" in caplog.text
+    assert "gain map" in caplog.text
 
 
 def test_mixed_profiles_warn(tmp_path, smooth, caplog):

@@ -34,6 +34,7 @@ class Decoded:
     primaries: Primaries | None = None
     exposure: float | None = None
     valid: NDArray[Any] | None = None
+    note: str | None = None  # what the user should know of this file
 
 
 _FOREIGN = (

@@ -3,9 +3,10 @@
 import logging
 import math
 import mmap
+import os
 import struct
+import threading
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,17 @@ COMPRESSIONS = {
 _HALF_SCALE = "hdrcli:half_scale"  # multiply the stored pixels by this
 
 
-@lru_cache(maxsize=8)
-def use_threads(threads: int) -> None:
-    """Give OpenEXR's pool its threads; without this call it has none."""
+_pool = threading.Lock()
+
+
+def use_threads(threads: int = 0) -> None:
+    """Give OpenEXR's pool its threads, 0 for one per core; without this call it has none."""
     import OpenEXR
 
-    OpenEXR.set_global_thread_count(threads)
+    wanted = threads or os.cpu_count() or 1
+    with _pool:
+        if OpenEXR.global_thread_count() != wanted:
+            OpenEXR.set_global_thread_count(wanted)
 
 
 def decode(path: Path) -> Decoded:
@@ -51,6 +57,8 @@ def decode(path: Path) -> Decoded:
     import OpenEXR
 
     mixed = check_chunks(path)
+    if OpenEXR.global_thread_count() == 0:
+        use_threads()
     with foreign("EXR"), OpenEXR.File(str(path), header_only=True) as file:
         header = dict(file.header())
         names = [channel.name for channel in header["channels"]]
@@ -254,7 +262,8 @@ def write(
         "chromaticities": image.primaries.chromaticities,
         "hdrcli:scale": float(image.exposure),
     }
-    header |= {name: _plain(value) for name, value in (attributes or {}).items()}
+    given = (attributes or {}).items()
+    header |= {name: _plain(value) for name, value in given if value is not None}
     if scale != 1:
         header[_HALF_SCALE] = scale
     # OpenEXR ignores strides: whatever is not contiguous would be written as noise

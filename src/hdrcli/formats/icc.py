@@ -103,7 +103,18 @@ def _primaries(colorants: NDArray[np.float64], tags: dict[bytes, bytes]) -> Prim
     red, green, blue = (xy_of(column) for column in (to_white @ colorants).T)
     if abs(np.linalg.det(colorants)) < 1e-4:
         raise FormatError("its primaries lie on one line")
-    return Primaries("of the profile", red, green, blue, white)
+    return Primaries(_description(tags), red, green, blue, white)
+
+
+def _description(tags: dict[bytes, bytes]) -> str:
+    """The name a profile gives itself, by version 2 ("desc") or 4 ("mluc")."""
+    tag = tags.get(b"desc", b"")
+    if tag[:4] == b"mluc" and len(tag) >= 28:
+        size, start = struct.unpack_from(">II", tag, 20)
+        text = tag[start : start + min(size, 128)].decode("utf-16-be", "replace")
+    else:
+        text = tag[12:92].partition(b"\0")[0].decode("ascii", "replace")
+    return text.strip() or "of the profile"
 
 
 def _unadaptation(tags: dict[bytes, bytes]) -> tuple[NDArray[np.float64], tuple[float, float]]:
@@ -125,7 +136,7 @@ def _response(curves: list[Curve], name: str) -> Response:
         if np.abs(samples - same.samples).max() < _CURVE_TOLERANCE:
             return same
     smooth = np.maximum.accumulate(np.clip(samples, 0, 1), axis=0)
-    return Response(f"curve of {name}", np.ascontiguousarray(smooth, np.float32))
+    return Response(f"{name} curve", np.ascontiguousarray(smooth, np.float32))
 
 
 def _curve(tag: bytes) -> Curve:

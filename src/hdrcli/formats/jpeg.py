@@ -1,6 +1,5 @@
 """JPEG. ITU-T T.81; the markers are walked here, because every decoder hides truncation."""
 
-import logging
 import re
 import struct
 from dataclasses import dataclass, field
@@ -12,13 +11,12 @@ from hdrcli.formats.cmyk import rgb_of_cmyk
 from hdrcli.formats.decoded import Decoded, check_size, foreign
 from hdrcli.frames import Codes
 
-log = logging.getLogger("hdrcli")
-
 _CUT = "cut short: the JPEG data stop before the end of the picture"
 _CUT_HINT = "copy it again from the camera or the source"
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15
 _SOI, _EOI, _SOS, _DRI, _APP1, _APP2 = 0xD8, 0xD9, 0xDA, 0xDD, 0xE1, 0xE2
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # not stuffing, restart or fill
+_GAIN_MAP_NOTE = "the gain map in it is not used, only the picture for common screens"
 _GAIN_MAPS = (b"ns.adobe.com/hdr-gain-map", b"urn:iso:std:iso:ts:21496", b"HDRGainMap")
 
 
@@ -53,11 +51,10 @@ def decode(data: bytes) -> Decoded:
     check_size(layout.height, layout.width, layout.components * (2 if layout.precision > 8 else 1))
     if layout.coded * 8 * 64 < layout.height * layout.width:  # a block takes a bit at least
         raise FormatError(f"{_CUT}, {layout.width} x {layout.height}", hint=_CUT_HINT)
-    if layout.gain_map:
-        log.info("a gain map inside is left out: the photograph is read as the screen shows it")
+    note = _GAIN_MAP_NOTE if layout.gain_map else None
     if layout.components == 4:
         codes: Codes = rgb_of_cmyk(data, layout.profile)
-        return Decoded(codes, bits=8, exif=layout.exif)
+        return Decoded(codes, bits=8, exif=layout.exif, note=note)
     with foreign("JPEG"):
         codes = imagecodecs.jpeg8_decode(data)
     if codes.shape[:2] != (layout.height, layout.width):
@@ -65,7 +62,7 @@ def decode(data: bytes) -> Decoded:
     if codes.dtype == np.uint16:
         top = (1 << layout.precision) - 1
         codes = (codes.astype(np.uint32) * 65535 // top).astype(np.uint16)
-    return Decoded(codes, bits=layout.precision, icc=layout.profile, exif=layout.exif)
+    return Decoded(codes, bits=layout.precision, icc=layout.profile, exif=layout.exif, note=note)
 
 
 def walk(data: bytes) -> Layout:

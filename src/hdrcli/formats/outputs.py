@@ -1,7 +1,6 @@
 """Which module writes which file. The suffix decides."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,7 +139,7 @@ def _write_radiance(
 ) -> None:
     with whole(path, overwrite=overwrite) as temporary, encoding(path):
         if kind == "exr":
-            exr.use_threads(options.threads or os.cpu_count() or 1)
+            exr.use_threads(options.threads)
             exr.write(
                 temporary,
                 image,

@@ -67,6 +67,8 @@ def read(path: Path) -> Frame:
         raise type(err)(f"{path}: {_as(kind)}{err}", hint=err.hint) from err
     except OSError as err:
         raise InputError(f"{path}: {err.strerror or err}") from err
+    if decoded.note:
+        log.warning("%s: %s", path, decoded.note)
     return _frame(path, decoded, _metadata(path, kind, decoded))
 
 

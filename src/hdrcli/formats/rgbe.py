@@ -118,10 +118,12 @@ def encode(image: Radiance) -> bytes:
     """Run-length coded RGBE; negative light becomes 0, which the format cannot hold."""
     import imagecodecs
 
-    pixels = np.maximum(np.asarray(image.pixels, np.float32), 0)
+    pixels = np.asarray(image.pixels, np.float32)
+    if pixels.min(initial=0) < 0:
+        pixels = np.maximum(pixels, 0)
     height, width, _ = pixels.shape
     room = bytearray(height * (5 * width + 8) + 256)  # the codec's own guess is too small for noise
-    packed = bytes(imagecodecs.rgbe_encode(np.ascontiguousarray(pixels), header=True, out=room))
+    packed = imagecodecs.rgbe_encode(np.ascontiguousarray(pixels), header=True, out=room)
     chromaticities = " ".join(f"{value:.5g}" for value in image.primaries.chromaticities)
     lines = (
         "#?RADIANCE",
@@ -131,5 +133,5 @@ def encode(image: Radiance) -> bytes:
         "FORMAT=32-bit_rle_rgbe",
     )
     resolution = b"\n\n-Y %d +X %d\n" % (height, width)
-    body = packed[packed.index(resolution) :]
-    return "\n".join(lines).encode("ascii") + body
+    body = memoryview(packed)[bytes(packed[:256]).index(resolution) :]
+    return b"".join(("\n".join(lines).encode("ascii"), body))

@@ -138,6 +138,8 @@ def write(
         np.ascontiguousarray(pixels),
         photometric="rgb",
         compression=None if compression == "none" else compression,
+        # half the time of the default level, and 3 % larger
+        compressionargs={"level": 2} if compression == "zlib" else None,
         predictor=compression != "none",
         maxworkers=os.cpu_count(),
         rowsperstrip=max(1, (1 << 20) // max(1, pixels[0].nbytes)),
