@@ -17,6 +17,7 @@ from hdrcli.align.models import Matrix
 from hdrcli.align.views import Mask, Tone
 from hdrcli.frames import Codes, Floats
 
+SIFT_SIZE = 800  # pixels: SIFT is slow, and gets along with less
 CELLS = 8  # the features are spread over 8 × 8 cells
 PER_CELL = 25
 RATIO = {"orb": 0.85, "sift": 0.8}  # best distance over second best
@@ -25,6 +26,7 @@ ENOUGH = 10  # agreeing matches
 SOFT = 0.03  # log light: contrast below this is not amplified
 
 Grey = NDArray[np.uint8]
+Seen = tuple[Grey, Mask]
 Words = NDArray[np.generic]  # descriptors, one row each
 
 
@@ -45,7 +47,7 @@ class Matcher(Protocol):
         """Find the k nearest of ``train`` for each of ``query``."""
 
 
-def normalised(codes: Codes, tone: Tone) -> tuple[Grey, Mask]:
+def normalised(codes: Codes, tone: Tone) -> Seen:
     """Log light with its local mean and contrast made equal everywhere; and what is unclipped."""
     import cv2
 
@@ -58,13 +60,17 @@ def normalised(codes: Codes, tone: Tone) -> tuple[Grey, Mask]:
     return grey, good
 
 
-def from_features(kind: str, one: tuple[Grey, Mask], other: tuple[Grey, Mask]) -> list[Matrix]:
+def from_features(kind: str, one: Seen, other: Seen) -> list[Matrix]:
     """The homographies that features agree on, one → other: that of most, that of the rest.
 
     What most features agree on may be a large thing that moves; then the rest is the scene.
     """
     import cv2
 
+    if kind == "sift" and max(one[0].shape) > SIFT_SIZE:
+        double = np.array([[2, 0, 0.5], [0, 2, 0.5], [0, 0, 1]])
+        found = from_features(kind, _seen_half(one), _seen_half(other))
+        return [double @ matrix @ np.linalg.inv(double) for matrix in found]
     if kind == "sift":
         detector: Any = cv2.SIFT.create(nfeatures=4000, contrastThreshold=0.02)
         matcher: Any = cv2.BFMatcher(cv2.NORM_L2)
@@ -89,6 +95,17 @@ def from_features(kind: str, one: tuple[Grey, Mask], other: tuple[Grey, Mask]) -
         found.append(np.asarray(matrix, np.float64))
         pairs = pairs[agree.ravel() == 0]
     return found
+
+
+def _seen_half(seen: Seen) -> Seen:
+    import cv2
+
+    grey, good = seen
+    height, width = grey.shape[0] // 2 * 2, grey.shape[1] // 2 * 2
+    halved = cv2.resize(
+        grey[:height, :width], (width // 2, height // 2), interpolation=cv2.INTER_AREA
+    )
+    return np.asarray(halved, np.uint8), good[:height:2, :width:2]
 
 
 def _described(detector: Detector, grey: Grey, good: Mask) -> tuple[NDArray[np.float64], Words]:

@@ -29,7 +29,7 @@ WORTH = 0.15  # pixels: nor is it for less than this
 ENOUGH = 8  # blocks
 AGREEING = 0.4  # of the blocks found must agree with the transformation
 SEEN = 0.12  # of the blocks that both frames see must
-WIDE = 0.6  # of the picture: agreement this wide is the scene's, no need to look further
+WIDE = 0.5  # of the picture: agreement this wide is the scene's, no need to look further
 CLOSE = 1.0  # pixels: a block agrees if it ends within this
 STRANGE = 0.06  # fewer blocks found than this: another scene
 SURE = 0.5  # pixels: frames that share little, but lie as close as this, may stay
@@ -220,7 +220,7 @@ class Pair:
 
     def _starts(self) -> Iterator[tuple[str, list[Matrix]]]:
         """First transformations in full pixels, the likeliest first, made as they are needed."""
-        if self._mostly_found(self.still):
+        if self.still.found.sum() >= ENOUGH:
             yield "blocks", [np.eye(3)]
         for kind in STARTS[self.method]:
             found = self._by_bitmaps() if kind == "mtb" else self._by_features(kind)
@@ -259,7 +259,7 @@ class Pair:
                 break
             before = matrix
             matrix, model = self._fitted(matrix, shifts, self.models, view.size)
-            if displacement(np.linalg.inv(before) @ matrix, view.size) < 0.02:
+            if displacement(np.linalg.inv(before) @ matrix, view.size) < 0.03:
                 break
         return matrix, model
 

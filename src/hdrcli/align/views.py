@@ -74,13 +74,18 @@ class Picture:
 class Tone:
     """How the codes of one frame become the log light of its pair."""
 
-    table: Floats  # (levels, 3): weighted light per code, 1 more where a channel clips; or (1, 3)
+    table: (
+        Floats  # (levels, 3): weighted light per code, 1 in sum where all channels clip; or (1, 3)
+    )
     floor: float  # light below which the scale is linear, in units of the common clip
 
     def __call__(self, codes: Codes) -> tuple[Floats, Mask]:
-        """Log light, (H, W) float32, and where it is neither clipped here nor in the other."""
+        """Log light, (H, W) float32, and where it is clipped neither here nor in the other.
+
+        Each channel is clipped alike in both frames, so one that is not clipped is enough.
+        """
         light = self._light(codes)
-        good = light < 1
+        good = light < 0.999
         return np.log(np.minimum(light, 1) * np.float32(1 / self.floor) + 1), good
 
     def _light(self, codes: Codes) -> Floats:
@@ -122,5 +127,5 @@ def _tone(frame: Frame, common: Floats, floor: float) -> Tone:
     scale = LUMA / float(common @ LUMA) / (frame.exposure or 1.0)
     if not frame.levels:
         return Tone(scale[None].astype(np.float32), floor)
-    clipped = frame.table >= common * (frame.exposure or 1.0) * (1 - 1e-6)
-    return Tone((frame.table * scale + clipped).astype(np.float32), floor)
+    alike = np.minimum(frame.table, common * (frame.exposure or 1.0))
+    return Tone((alike * scale).astype(np.float32), floor)
