@@ -416,6 +416,19 @@ def warped(view: View, flow: Floats) -> View:
     return replace(view, light=light, clipped=clipped, dark=dark, valid=known & inside)
 
 
+def compose(shift: Floats, flow: Floats | None) -> Floats:
+    """One flow for two steps: first ``shift``, then ``flow`` at the place it leads to."""
+    import cv2
+
+    if flow is None:
+        return shift
+    height, width = shift.shape[:2]
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    at = x + shift[..., 0], y + shift[..., 1]
+    there = cv2.remap(flow, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(shift + there, np.float32)
+
+
 def where_it_helps(flow: Floats, still: Floats, helped: Floats) -> Floats:
     """The flow where it lowers the disagreement, else zero, with soft borders."""
     import cv2

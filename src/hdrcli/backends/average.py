@@ -96,16 +96,18 @@ class WeightedMean:
         asked = settings.options.get("weight") or "noise"
         self.curve = WEIGHTS[self.weight if asked == "noise" else asked]
 
-    def merge(self, bracket: Bracket, motion: Motion) -> Radiance:
-        """Merge an aligned bracket. Pixels that clip in every frame are counted."""
+    def merge(self, bracket: Bracket, motion: Motion, guess: Floats | None = None) -> Radiance:
+        """Merge an aligned bracket. Pixels that clip in every frame are counted.
+
+        ``guess`` (h, w, 3), on the motion's reduced picture, corrects the logarithm of light
+        that clips in the reference and that no darker frame is believed about.
+        """
         sources = self.sources(bracket, motion)
         height, width = bracket.size
         out = np.empty((height, width, 3), self.settings.dtype)
 
         def work(rows: slice) -> int:
-            planes, lost = mean_block(
-                sources, bracket.reference, rows, logarithmic=self.logarithmic
-            )
+            planes, lost = mean_block(sources, bracket.reference, rows, guess)
             store(planes, out[rows])
             return lost
 
@@ -167,7 +169,7 @@ def unclipped(levels: int, frame: Frame) -> Floats:
 
 
 def mean_block(
-    sources: list[Source], reference: int, rows: slice, *, logarithmic: bool
+    sources: list[Source], reference: int, rows: slice, guess: Floats | None = None
 ) -> tuple[list[Floats], int]:
     """Merge one block: three (h, w) planes of radiance, and how many pixels clip everywhere."""
     width = sources[0].placement.frame.size[1]
@@ -186,21 +188,26 @@ def mean_block(
     lost = int(np.count_nonzero(norm <= 2 * FALLBACK))
     for channel in total:
         channel /= norm
-    mend_highlights(total, shortest, sources, reference, rows)
-    if logarithmic:
-        for channel in total:
+    if sources[0].logarithmic:
+        for channel in (*total, *shortest):
             np.exp(channel, out=channel)
+    mend_highlights(total, shortest, sources, reference, rows, guess)
     return total, lost
 
 
 def mend_highlights(
-    total: list[Floats], shortest: list[Floats], sources: list[Source], reference: int, rows: slice
+    total: list[Floats],
+    shortest: list[Floats],
+    sources: list[Source],
+    reference: int,
+    rows: slice,
+    guess: Floats | None,
 ) -> None:
     """Where the reference clips: never darker than its clipping, and no ghost of another moment.
 
     A channel that clips in the reference is at least its clipping level. Where no darker frame
     is believed, its channels that do not clip are taken from the reference, the others from the
-    shortest frame.
+    shortest frame, corrected by the guess if there is one.
     """
     import cv2
 
@@ -212,14 +219,20 @@ def mend_highlights(
     planes = cv2.split(codes)
     where = np.nonzero(cv2.max(cv2.max(planes[0], planes[1]), planes[2]) >= ceiling)
     belief = darker_belief(sources[:reference], rows, frame.size[1], where)
+    level = None
+    if guess is not None:
+        level = strips.upsample(guess, sources[0].scale, rows, frame.size[1])[where]
     for c, channel in enumerate(total):
-        own = sources[reference].light[c][0]
-        bound = own[int(np.ceil(ceiling))]
+        table = frame.table[:, c]
+        bound = table[int(np.ceil(ceiling))]
         here = planes[c][where]
         clips = here >= ceiling
-        other = np.where(clips, np.maximum(shortest[c][where], bound), own[here])
+        other = np.where(clips, np.maximum(shortest[c][where], bound), table[here])
         mixed = belief * channel[where] + (1 - belief) * other
-        channel[where] = np.where(clips, np.maximum(mixed, bound), mixed)
+        above = np.log(np.maximum(mixed, 1e-6) / bound)
+        if level is not None:
+            above = above + (1 - belief) * level[:, c]
+        channel[where] = np.where(clips, bound * np.exp(np.maximum(above, 0)), mixed)
 
 
 def darker_belief(

@@ -52,6 +52,12 @@ class Evidence:
     reference: Tensor
     bound: Tensor
 
+    def others(self) -> Tensor:
+        """Indices of the frames that are not the reference, (B, N - 1), in order."""
+        frames = torch.arange(self.light.shape[1], device=self.light.device)
+        own = (frames[None] == self.reference[:, None]).to(torch.int8)
+        return own.argsort(dim=1, stable=True)[:, :-1]
+
     def of_reference(self, what: Tensor) -> Tensor:
         """Take the reference's entry of a (B, N, ...) tensor: (B, ...)."""
         index = self.reference.view(-1, *[1] * (what.dim() - 1)).expand(-1, 1, *what.shape[2:])
@@ -127,23 +133,28 @@ class FlowMerge(nn.Module):
 
     def forward(self, evidence: Evidence) -> Tensor:
         """Radiance of the reference's moment, (B, 3, H, W), the reference's white at 1.0."""
-        correction = self.correct(evidence)
+        _, radiance, belief, moved = self.judge(evidence, self.correct(evidence))
+        return fill_in(radiance, belief, moved, self.guess(radiance, belief, moved))
+
+    @staticmethod
+    def judge(
+        evidence: Evidence, correction: Correction
+    ) -> tuple[Tensor, Tensor, Tensor, Evidence]:
+        """Apply a correction: confidence, radiance, belief in clipped light, moved evidence."""
         moved = apply_flow(evidence, correction.flow)
         confidence = corrected(moved, correction.logit)
-        radiance, belief = merge(moved, confidence)
-        return fill_in(radiance, belief, moved, self.guess(radiance, belief, moved))
+        return confidence, *merge(moved, confidence), moved
 
     def correct(self, evidence: Evidence) -> Correction:
         """Corrections of belief and flow, frame by frame beside the reference."""
-        size = evidence.light.shape
-        x = pair_features(evidence).flatten(0, 1)  # (B N, C, H, W)
-        features = self.pair(x)
+        others = evidence.others()
+        x = pair_features(evidence, others)
+        features = self.pair(x.flatten(0, 1))  # (B (N - 1), C, H, W)
         logit = F.pixel_shuffle(self.logit(features[0]), 2)
         flow = REACH * torch.tanh(self.flow(features[1]))
         flow = F.interpolate(flow, scale_factor=4, mode="bilinear", align_corners=False)
-        return Correction(
-            logit.reshape(*size[:2], *logit.shape[1:]), flow.reshape(*size[:2], *flow.shape[1:])
-        )
+        frames = evidence.light.shape[1]
+        return Correction(spread(logit, others, frames), spread(flow, others, frames))
 
     def guess(self, radiance: Tensor, belief: Tensor, evidence: Evidence) -> Tensor:
         """Correction of the logarithm of clipped light, (B, 3, H, W), in e-folds."""
@@ -182,30 +193,43 @@ def mu_law(x: Tensor, mu: float = 5000.0) -> Tensor:
     return torch.log1p(mu * x.clamp_min(0)) / torch.log1p(torch.tensor(mu)).item()
 
 
-def pair_features(e: Evidence) -> Tensor:
-    """What PairNet sees of each frame, (B, N, PAIR_INPUTS, H, W)."""
-    frames = e.light.shape[1]
-    ratio = e.ratio[..., None, None, None]  # (B, N, 1, 1, 1)
+def spread(x: Tensor, others: Tensor, frames: int) -> Tensor:
+    """Values of the other frames, (B (N - 1), C, H, W), as (B, N, C, H, W); 0 for the reference."""
+    x = x.reshape(*others.shape, *x.shape[1:])
+    out = x.new_zeros(len(others), frames, *x.shape[2:])
+    index = others[..., None, None, None].expand(-1, -1, *x.shape[2:])
+    return out.scatter(1, index, x)
+
+
+def take(x: Tensor, others: Tensor) -> Tensor:
+    """The entries of these frames of a (B, N, ...) tensor."""
+    index = others.view(*others.shape, *[1] * (x.dim() - 2)).expand(-1, -1, *x.shape[2:])
+    return x.gather(1, index)
+
+
+def pair_features(e: Evidence, others: Tensor) -> Tensor:
+    """What PairNet sees of each of the other frames, (B, N - 1, PAIR_INPUTS, H, W)."""
+    frames = others.shape[1]
+    ratio = take(e.ratio, others)[..., None, None, None]  # (B, N - 1, 1, 1, 1)
+    own, belief = take(e.light, others), take(e.belief, others)
     reference = e.of_reference(e.light)[:, None]
     exposure = ratio.clamp_min(1)
     ceiling = 0.95 * torch.minimum(exposure / ratio, torch.ones_like(ratio))
     both = [
         encode((light * scale / 0.95).minimum(ceiling))
-        for light, scale in ((reference, exposure), (e.light, exposure / ratio))
+        for light, scale in ((reference, exposure), (own, exposure / ratio))
     ]
-    plain = encode(e.light)
-    flat = torch.ones_like(e.belief)
-    others = [
-        e.of_reference(plain)[:, None].expand(-1, frames, -1, -1, -1),
-        plain,
+    known = [
+        encode(reference).expand(-1, frames, -1, -1, -1),
+        encode(own),
         e.of_reference(e.clipped)[:, None].expand(-1, frames, -1, -1, -1),
-        e.clipped,
-        e.valid,
-        e.belief,
-        torch.tanh(e.disagreement / 4),
-        flat * ratio.log2() / 4,
+        take(e.clipped, others),
+        take(e.valid, others),
+        belief,
+        torch.tanh(take(e.disagreement, others) / 4),
+        torch.ones_like(belief) * ratio.log2() / 4,
     ]
-    return torch.cat([*both, *others], dim=2)
+    return torch.cat([*both, *known], dim=2)
 
 
 def fill_features(radiance: Tensor, belief: Tensor, e: Evidence) -> Tensor:

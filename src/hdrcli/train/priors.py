@@ -6,24 +6,19 @@ a training step; so a pool of them is written once, by as many processes as are 
 the training reads it again and again in random crops.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hdrcli import motion
-from hdrcli.backends.average import FADE
+from hdrcli.backends.flowmerge import Arrays, evidence_arrays, evidence_of
 from hdrcli.formats.save import whole
 from hdrcli.frames import Bracket, Frame, Response
-from hdrcli.motion import CLIP, Motion
-from hdrcli.nets.flowmerge import Evidence, photon_weight
 from hdrcli.train.scenes import Batch
 
-Arrays = dict[str, NDArray[Any]]
+__all__ = ["bracket_of", "evidence_arrays", "evidence_of", "examples", "save"]
 
 
 def bracket_of(batch: Batch, item: int) -> Bracket:
@@ -46,49 +41,6 @@ def bracket_of(batch: Batch, item: int) -> Bracket:
 def monotone(table: NDArray[np.float32]) -> NDArray[np.float32]:
     """The table without the last rounding errors that make it fall."""
     return np.maximum.accumulate(np.asarray(table, np.float32), axis=0)
-
-
-def evidence_arrays(bracket: Bracket, moved: Motion) -> Arrays:
-    """What the network is given of a bracket, as compact arrays. ``moved`` must keep its views."""
-    height, width = moved.views[0].clipped.shape
-    flat = np.ones((height, width), np.float32)
-    response = bracket.ref.response
-    return {
-        "light": np.stack([v.light.transpose(2, 0, 1) for v in moved.views]).astype(np.float16),
-        "clipped": np.stack([v.clipped for v in moved.views]),
-        "valid": np.stack([v.valid for v in moved.views]),
-        "belief": np.stack([flat if c is None else c for c in moved.confidence]).astype(np.float16),
-        "disagreement": np.stack(
-            [0 * flat if d is None else np.minimum(d, 100) for d in moved.disagreement]
-        ).astype(np.float16),
-        "ratio": bracket.ratios.astype(np.float32),
-        "reference": np.array(bracket.reference, np.int64),
-        "fade": np.array(response.at(FADE), np.float32),
-        "bound": np.array(response.at(CLIP), np.float32),
-    }
-
-
-def evidence_of(arrays: Sequence[Arrays], device: str | torch.device = "cpu") -> Evidence:
-    """A batch of examples with the same number of frames and size, as the network takes it."""
-
-    def stack(name: str) -> Tensor:
-        return torch.from_numpy(np.stack([a[name] for a in arrays])).to(device)
-
-    def plane(name: str) -> Tensor:
-        return stack(name).float()[:, :, None]
-
-    light, ratio, bound = stack("light").float(), stack("ratio"), stack("bound")
-    return Evidence(
-        light=light,
-        weight=photon_weight(light, ratio, stack("fade"), bound),
-        clipped=plane("clipped"),
-        belief=plane("belief"),
-        valid=plane("valid"),
-        disagreement=plane("disagreement"),
-        ratio=ratio,
-        reference=stack("reference"),
-        bound=bound,
-    )
 
 
 def examples(batch: Batch) -> Iterator[Arrays]:
