@@ -6,6 +6,7 @@ flow are composed into one map, and each pixel is interpolated a single time.
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -44,18 +45,41 @@ def run(
 
     OpenCV's own threads are switched off meanwhile: the blocks already fill the cores.
     """
-    import cv2
-
     count = threads or default_threads()
-    inner = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
+    with _alone:
         if count == 1:
             return [work(rows) for rows in blocks(size)]
         with ThreadPoolExecutor(count) as pool:
             return list(pool.map(work, blocks(size)))
-    finally:
-        cv2.setNumThreads(inner)
+
+
+class _OpenCVAlone:
+    """OpenCV without threads of its own, until the last of the runs side by side has ended."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.running = 0
+        self.before = 0
+
+    def __enter__(self) -> None:
+        import cv2
+
+        with self.lock:
+            if self.running == 0:
+                self.before = cv2.getNumThreads()
+                cv2.setNumThreads(1)
+            self.running += 1
+
+    def __exit__(self, *_: object) -> None:
+        import cv2
+
+        with self.lock:
+            self.running -= 1
+            if self.running == 0:
+                cv2.setNumThreads(self.before)
+
+
+_alone = _OpenCVAlone()
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +87,7 @@ class Placement:
     """Where the pixels of the reference lie in one frame.
 
     ``flow`` is (h, w, 2) float32 on the reduced picture, in its pixels, and comes before the
-    frame's homography; ``scale`` is reduced over full size along x and y. ``moving`` marks, per
-    row of the reduced picture, whether any flow is there.
+    frame's homography; ``scale`` is reduced over full size along x and y.
     """
 
     frame: Frame
