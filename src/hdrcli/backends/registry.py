@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from hdrcli import device
 from hdrcli.frames import Bracket, DisplayImage, Radiance
 
 if TYPE_CHECKING:
@@ -48,6 +49,26 @@ class Backend(Protocol):
 
 
 @dataclass(frozen=True)
+class NetworkSpec:
+    """What running one of the papers' networks takes; the numbers are for the paper's sizes.
+
+    How it is called and answers is its row of ``nets.forms.FORMS``. ``multiple_of``: sides it
+    takes. ``reach``: pixels around an output pixel that may change it at all, offsets aside.
+    ``halo``: pixels of context that tiles are given; beyond it the change is below 1e-3 in the
+    mu-law. ``bytes_per_pixel``: of memory at its widest, in float32. ``pooled``: whether it has
+    whole-image statistics. ``flow``: whether frames come to it moved by motion's flow too; the
+    papers align globally and leave the rest to the network.
+    """
+
+    multiple_of: int
+    reach: int
+    halo: int
+    bytes_per_pixel: int
+    pooled: bool = False
+    flow: bool = False
+
+
+@dataclass(frozen=True)
 class BackendSpec:
     """All that is known of a backend before it is loaded."""
 
@@ -60,6 +81,7 @@ class BackendSpec:
     frames: tuple[int, int | None] = (2, None)  # how many it takes itself; others are arranged
     weights: str | None = None  # a table of weights/manifest.toml
     licence: str = "MIT"
+    network: "NetworkSpec | None" = None
 
 
 BACKENDS: Mapping[str, BackendSpec] = MappingProxyType(
@@ -95,6 +117,83 @@ BACKENDS: Mapping[str, BackendSpec] = MappingProxyType(
                 summary="Exposure fusion: a picture for the screen, without radiance",
                 produces="display",
             ),
+            BackendSpec(
+                name="adnet",
+                target="hdrcli.backends.neural:ADNet",
+                kind="neural",
+                paper="ADNet: Liu et al., CVPR Workshops 2021",
+                summary="Network: deformable alignment and spatial attention, three frames",
+                frames=(3, 3),
+                weights="adnet",
+                network=NetworkSpec(
+                    multiple_of=4,
+                    reach=72,
+                    halo=32,
+                    bytes_per_pixel=6000,
+                ),
+            ),
+            BackendSpec(
+                name="psfnet",
+                target="hdrcli.backends.neural:PSFNet",
+                kind="neural",
+                paper="PSFNet: Ye et al., ACM Multimedia 2021",
+                summary="Network: progressive and selective fusion, three frames",
+                frames=(3, 3),
+                weights="psfnet",
+                network=NetworkSpec(
+                    multiple_of=1,
+                    reach=33,
+                    halo=24,
+                    bytes_per_pixel=4000,
+                    pooled=True,
+                ),
+            ),
+            BackendSpec(
+                name="hdrgan",
+                target="hdrcli.backends.neural:HDRGAN",
+                kind="neural",
+                paper="HDR-GAN: Niu et al., IEEE Transactions on Image Processing 2021",
+                summary="Network: merging at three scales, trained with an adversary, three frames",
+                frames=(3, 3),
+                weights="hdrgan",
+                network=NetworkSpec(
+                    multiple_of=4,
+                    reach=61,
+                    halo=40,
+                    bytes_per_pixel=3500,
+                ),
+            ),
+            BackendSpec(
+                name="apntfusion",
+                target="hdrcli.backends.neural:APNTFusion",
+                kind="neural",
+                paper="APNT-Fusion: Chen et al., IEEE Transactions on Image Processing 2022",
+                summary="Network: textures of the short frame matched into saturated places",
+                frames=(3, 3),
+                weights="apntfusion",
+                network=NetworkSpec(
+                    multiple_of=4,
+                    reach=189,
+                    halo=96,
+                    bytes_per_pixel=6000,
+                    pooled=True,
+                ),
+            ),
+            BackendSpec(
+                name="deephdrvideo",
+                target="hdrcli.backends.neural:DeepHDRVideo",
+                kind="neural",
+                paper="DeepHDRVideo: Chen et al., ICCV 2021",
+                summary="Network: coarse fusion by flow, refinement by deformable alignment",
+                frames=(2, 3),
+                weights="deephdrvideo",
+                network=NetworkSpec(
+                    multiple_of=16,
+                    reach=424,
+                    halo=96,
+                    bytes_per_pixel=9000,
+                ),
+            ),
         )
     }
 )
@@ -102,6 +201,8 @@ BACKENDS: Mapping[str, BackendSpec] = MappingProxyType(
 
 def load_backend(name: str, settings: Settings | None = None) -> Backend:
     """Import and build the backend called ``name``."""
+    if BACKENDS[name].kind == "neural":
+        device.prepare()  # before torch is imported
     module, _, attribute = BACKENDS[name].target.partition(":")
     backend: Backend = getattr(import_module(module), attribute)(settings or Settings())
     return backend

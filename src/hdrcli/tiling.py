@@ -1,0 +1,167 @@
+"""Work on an image in overlapping tiles. Knows nothing of HDR or PyTorch.
+
+Each tile brings ``halo`` pixels of context that are computed and thrown away, then a ramp
+``blend`` pixels wide that fades it into its neighbour:
+
+    tile k       ────────────╲
+                              ╲ blend │ halo │
+    tile k+1     │ halo │      ╱────────────
+
+A function that looks no further than ``halo`` gives the same picture tiled or whole. The weights
+of all tiles add up to one at every pixel: each axis is divided by the sum of its own ramps, and
+the tiles are the products of both axes.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class TileSpec:
+    """How to cut: the side of a tile, halo included, its two margins, and the grid, in pixels.
+
+    Tiles start at multiples of ``multiple``, the network's stride, so that all of them halve the
+    picture at the same pixels.
+    """
+
+    size: int
+    halo: int
+    blend: int = 16
+    multiple: int = 1
+
+    def __post_init__(self) -> None:
+        assert self.blend > 0
+        assert self.stride > 0, f"nothing is left of a {self.size} px tile"
+
+    @property
+    def stride(self) -> int:
+        """Distance from one tile to the next."""
+        return (self.size - 2 * self.halo - self.blend) // self.multiple * self.multiple
+
+    def smaller(self) -> "TileSpec | None":
+        """Return tiles of half the side, or None when the margins would fill them."""
+        size = self.size // 2
+        if size - 2 * self.halo - self.blend < self.multiple:
+            return None
+        return replace(self, size=size)
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """A part of the image: where it lies, and its weight along each axis."""
+
+    rows: slice
+    cols: slice
+    down: Floats  # (h,)
+    across: Floats  # (w,)
+
+    @property
+    def weight(self) -> Floats:
+        """Weight of each pixel, (h, w) in [0, 1]; those of all tiles add up to 1."""
+        return np.outer(self.down, self.across)
+
+
+def tiles(size: tuple[int, int], spec: TileSpec) -> list[Tile]:
+    """Cut an image of (height, width), row by row from the top left."""
+    height, width = size
+    columns = list(weighted(width, spec))
+    return [
+        Tile(rows, cols, down, across)
+        for rows, down in weighted(height, spec)
+        for cols, across in columns
+    ]
+
+
+def weighted(length: int, spec: TileSpec) -> Iterator[tuple[slice, Floats]]:
+    """The slices of one axis with their ramps, divided by the sum of all ramps."""
+    cut = [(span, ramp(span, length, spec)) for span in spans(length, spec)]
+    total = np.zeros(length, np.float32)
+    for span, weight in cut:
+        total[span] += weight
+    for span, weight in cut:
+        yield span, weight / total[span]
+
+
+def spans(length: int, spec: TileSpec) -> Iterator[slice]:
+    """Cut ``length`` into slices of one size; the last is moved back to end at the edge.
+
+    On a grid coarser than a pixel the last may be shorter by less than ``multiple``.
+    """
+    if length <= spec.size:
+        yield slice(0, length)
+        return
+    last = -(-(length - spec.size) // spec.multiple) * spec.multiple
+    for start in range(0, last, spec.stride):
+        yield slice(start, start + spec.size)
+    yield slice(last, length)
+
+
+def ramp(span: slice, length: int, spec: TileSpec) -> Floats:
+    """Weight along one axis: 0 in the halo, rising over the blend, 1 inside."""
+    at = np.arange(span.start, span.stop) + 0.5
+    left = (at - span.start - spec.halo) / spec.blend if span.start > 0 else np.ones_like(at)
+    right = (span.stop - at - spec.halo) / spec.blend if span.stop < length else np.ones_like(at)
+    return np.clip(np.minimum(left, right), 0, 1).astype(np.float32)
+
+
+def shrinking(
+    run: Callable[[TileSpec], Result],
+    spec: TileSpec,
+    out_of_memory: type[BaseException] | tuple[type[BaseException], ...] = MemoryError,
+) -> Result:
+    """Call ``run`` with tiles of half the side each time memory runs out.
+
+    Every attempt starts from the beginning: a resumed canvas is easy to get wrong. Raises what
+    ``run`` raised once tiles cannot be smaller.
+    """
+    while True:
+        try:
+            return run(spec)
+        except out_of_memory:
+            smaller = spec.smaller()
+            if smaller is None:
+                raise
+            spec = smaller
+
+
+def run_tiled(
+    fn: Callable[[Any], Any],
+    image: Any,  # noqa: ANN401  an array of NumPy or a tensor of PyTorch, (..., H, W)
+    spec: TileSpec,
+    out_of_memory: type[BaseException] | tuple[type[BaseException], ...] = MemoryError,
+) -> Any:  # noqa: ANN401
+    """Apply ``fn`` tile by tile, with smaller tiles each time memory runs out.
+
+    ``fn`` maps (..., h, w) to (..., h, w), other dimensions as it likes. The result is of the
+    kind and type that ``fn`` returns.
+    """
+    return shrinking(lambda cut: _run(fn, image, cut), spec, out_of_memory)
+
+
+def _run(fn: Callable[[Any], Any], image: Any, spec: TileSpec) -> Any:  # noqa: ANN401
+    height, width = image.shape[-2:]
+    canvas: Any = None
+    for tile in tiles((height, width), spec):
+        found = fn(image[..., tile.rows, tile.cols])
+        if canvas is None:
+            canvas = _zeros(found, (*found.shape[:-2], height, width))
+        canvas[..., tile.rows, tile.cols] += found * _like(tile.weight, found)
+    return canvas
+
+
+def _zeros(like: Any, shape: tuple[int, ...]) -> Any:  # noqa: ANN401
+    return np.zeros(shape, like.dtype) if isinstance(like, np.ndarray) else like.new_zeros(shape)
+
+
+def _like(weight: Floats, other: Any) -> Any:  # noqa: ANN401
+    """The weight as an array or tensor of the kind, type and device of ``other``."""
+    if isinstance(other, np.ndarray):
+        return weight.astype(other.dtype, copy=False)
+    return other.new_tensor(weight)
