@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -24,7 +24,6 @@ CONSTANT_EV = 0.05  # exposures this near are meant to be one
 DIFFERENT_EV = 0.5  # frames this far apart are obviously not of one exposure
 SURE = 0.3  # confidence from which the pixels' word is taken
 DISAGREE_EV = 0.3
-CURVE_PART = 0.3  # of a step that an unknown camera curve may add or hide
 SAME_EV = 0.1  # a bracket narrower than this gains no range
 
 
@@ -60,7 +59,7 @@ class Given:
     times: tuple[float, ...] | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Known:
     """What each source says of the frames."""
 
@@ -165,7 +164,7 @@ def _by_pixels(known: Known, report: ExposureReport) -> list[float]:
     if seen.sure >= SURE:
         report.source = "pixels"
         evs = seen.evs
-    elif seen.steps_known >= 1:
+    elif seen.measured >= 2:
         evs = seen.evenly()
         report.source = "pixels and even spacing"
         weak = [f.name for f, c in zip(known.frames, seen.confidence, strict=True) if c < SURE]
@@ -197,18 +196,22 @@ def _cross_check(
     if report.source.startswith("pixels"):
         return
     evs = _centred(exposures)
-    seen = known.seen
-    odd = pixels.contradictions(samples, evs, pixels.prior_of(known.frames))
-    shift = float(np.median(seen.evs - evs))
+    off = pixels.contradictions(samples, evs, pixels.prior_of(known.frames))
+    if off is not None:
+        known.seen = replace(known.seen, evs=_centred_evs(evs + off))
+    off = known.seen.evs - evs
+    off -= np.median(off)
+    middle = evs - np.median(evs)
     for i, frame in enumerate(known.frames):
-        raw = float(seen.evs[i] - evs[i] - shift)
-        allowed = DISAGREE_EV + CURVE_PART * abs(evs[i] - float(np.median(evs)))
-        error = raw if abs(raw) > allowed else float(odd[i])
-        if abs(error) > DISAGREE_EV and seen.confidence[i] >= SURE:
+        if abs(off[i]) > DISAGREE_EV and known.seen.confidence[i] >= SURE:
             report.warn(
-                f"{frame.name}: {report.source} says {evs[i]:+.2f} EV, the pixels "
-                f"{evs[i] + error:+.2f} EV"
+                f"{frame.name}: {report.source} says {middle[i]:+.2f} EV, "
+                f"the pixels {middle[i] + off[i]:+.2f} EV"
             )
+
+
+def _centred_evs(evs: Doubles) -> Doubles:
+    return np.asarray(evs - evs.mean())
 
 
 def _centred(exposures: Sequence[float]) -> Doubles:

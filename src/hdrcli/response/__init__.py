@@ -113,7 +113,7 @@ def recover_response(
         return _refuse(method, prior, reason)
     evs = np.log2([frame.exposure for frame in coded if frame.exposure is not None])
     samples = take(coded) if samples is None else samples
-    pairs = recover.pairs_of(samples, evs, prior)
+    pairs = recover.pairs_of(samples, recover.partners_of(evs), prior)
     covered = _coverage(pairs)
     if len(pairs.dark) < FEWEST_PAIRS or covered < 1 - WIDEST_GAP:
         return _refuse(method, prior, "too few unclipped points are seen by two frames")

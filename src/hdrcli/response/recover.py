@@ -8,6 +8,7 @@ what moved. With the exposures unknown too, the pull towards the prior fixes the
 the pixels alone cannot know (Grossberg and Nayar 2003, section 5).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -26,10 +27,15 @@ FLOOR_EV = 0.02  # no pair is more certain than this
 AVERAGED = 4.0  # how many independent pixels a block is worth: between 1 (detail) and 16 (noise)
 QUANTUM = 0.3 / 255  # standard deviation of rounding to 8 bits
 BINS = 48  # strata of the brighter code
-PER_BIN = 24  # pairs per stratum, frame pair and channel
+PER_BIN = 32  # pairs per stratum, frame pair and channel
+MOST = 14_000  # pairs in all
+LOWEST = 10 / 255  # the darkest code of the brighter frame
+TEXTURED_EV = 0.3  # a block of the brighter frame that varies more than this shows detail
+NOISY_EV = 0.5  # strata whose darker codes vary more than this inside a block are left out
+BLACK_PART = 0.1  # and those of whose darker codes more than this part touch black
 NEAR_EV, FAR_EV = 0.2, 4.6  # stops between the frames of a pair
 MIDDLE = (0.1, 0.9)  # codes between which the mean slope is held near the prior's
-ROUNDS = 12  # reweightings
+ROUNDS = 9  # reweightings
 MEMBERS = 12  # pairs in a stratum that has a say
 
 
@@ -54,7 +60,7 @@ class Strength:
     exposure: float  # standard deviation of the exposures' error, EV; 0: they are exact
 
 
-KNOWN = Strength(bend=2.0, exponent=0.6, slope=3.0, exposure=0.0)
+KNOWN = Strength(bend=8.0, exponent=0.3, slope=3.0, exposure=0.0)
 UNKNOWN = Strength(bend=6.0, exponent=1e-5, slope=1e-5, exposure=20.0)
 
 
@@ -101,18 +107,28 @@ def basis(codes: Doubles) -> Doubles:
     return rows
 
 
-def pairs_of(samples: Samples, evs: Doubles, response: Response) -> Pairs:
-    """Well-chosen pairs: static, smooth, unclipped, spread over the whole code range."""
-    found = [_pairs(samples, i, j, c, response) for i, j in _partners(evs) for c in range(3)]
+def pairs_of(samples: Samples, partners: Sequence[tuple[int, int]], response: Response) -> Pairs:
+    """Well-chosen pairs of the frames (darker, brighter): smooth, unclipped, over all codes.
+
+    What is kept is decided by the brighter code, whole strata at a time, because leaving out
+    single dark codes for being too dark would make the rest seem brighter than they are.
+    """
+    most = max(min(PER_BIN, MOST // (3 * BINS * max(len(partners), 1))), 4)
+    found = [_pairs(samples, i, j, c, response, most) for i, j in partners for c in range(3)]
     if not found:
-        found = [_pairs(samples, 0, 0, 0, response)]
-    dark, bright, sigma, frames, channel = (
-        np.concatenate([part[k] for part in found]) for k in range(5)
+        nothing = np.zeros(0)
+        none = np.zeros(0, np.intp)
+        return Pairs(nothing, nothing, np.zeros((0, 2), np.intp), none, nothing)
+    return Pairs(
+        np.concatenate([part.dark for part in found]),
+        np.concatenate([part.bright for part in found]),
+        np.concatenate([part.frames for part in found]),
+        np.concatenate([part.channel for part in found]),
+        np.concatenate([part.sigma for part in found]),
     )
-    return Pairs(dark, bright, frames, channel, sigma)
 
 
-def _partners(evs: Doubles) -> list[tuple[int, int]]:
+def partners_of(evs: Doubles) -> list[tuple[int, int]]:
     """Frames (darker, brighter) near enough in exposure to see the same things well."""
     order = np.argsort(evs, kind="stable")
     return [
@@ -123,33 +139,57 @@ def _partners(evs: Doubles) -> list[tuple[int, int]]:
     ]
 
 
-def _pairs(
-    samples: Samples, i: int, j: int, c: int, response: Response
-) -> tuple[Doubles, Doubles, Doubles, NDArray[np.intp], NDArray[np.intp]]:
-    keep = samples.usable[i, :, c] & samples.usable[j, :, c]
-    dark, bright = (samples.codes[k, keep, c].astype(np.float64) for k in (i, j))
-    spread = [samples.spread[k, keep, c].astype(np.float64) for k in (i, j)]
-    variance = np.full(len(dark), FLOOR_EV**2)
-    for code, deviation in zip((dark, bright), spread, strict=True):
-        error = (deviation**2 + QUANTUM**2) / AVERAGED
-        variance += slope_ev(response, code) ** 2 * error
-    sigma = np.sqrt(variance)
-    best = _best_of_each(bright, sigma)
-    frames = np.tile([i, j], (len(best), 1))
-    return dark[best], bright[best], sigma[best], frames, np.full(len(best), c)
+def _pairs(samples: Samples, i: int, j: int, c: int, response: Response, most: int) -> Pairs:
+    keep = np.flatnonzero(
+        samples.usable[i, :, c] & samples.usable[j, :, c] & (samples.codes[j, :, c] > LOWEST)
+    )
+    bright = samples.codes[j, keep, c].astype(np.float64)
+    texture = slope_ev(response, bright) * samples.spread[j, keep, c]
+    smooth = texture < TEXTURED_EV
+    keep, bright, texture = keep[smooth], bright[smooth], texture[smooth]
+    chosen, full = _spread_out(bright, most)  # (BINS, most) into keep
+    dark = samples.codes[i, keep, c].astype(np.float64)
+    noise = slope_ev(response, dark) * np.hypot(samples.spread[i, keep, c], QUANTUM)
+    noise_there = _medians(noise[chosen], full)
+    black = np.where(full, samples.black[i, keep, c][chosen], 0).sum(axis=1)
+    good = (noise_there < NOISY_EV) & (black <= BLACK_PART * full.sum(axis=1))
+    good &= _medians(dark[chosen], full) > LOWEST / 2
+    rows = full & good[:, None]
+    at = chosen[rows]
+    spread = texture[at] ** 2 + np.broadcast_to(noise_there[:, None], rows.shape)[rows] ** 2
+    sigma = np.sqrt(FLOOR_EV**2 + spread / AVERAGED)
+    frames = np.broadcast_to(np.array([i, j], np.intp), (len(at), 2))
+    return Pairs(dark[at], bright[at], frames, np.full(len(at), c, np.intp), sigma)
 
 
-def _best_of_each(codes: Doubles, sigma: Doubles) -> NDArray[np.intp]:
-    """The most certain PER_BIN of each stratum of codes."""
+def _spread_out(codes: Doubles, most: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Of each stratum of codes up to ``most`` from all over the picture, and which exist."""
     stratum = np.minimum((codes * BINS).astype(np.intp), BINS - 1)
-    order = np.lexsort((sigma, stratum))
-    first = np.searchsorted(stratum[order], np.arange(BINS))
-    place = np.arange(len(order)) - first[stratum[order]]
-    return order[place < PER_BIN]
+    order = np.argsort(stratum, kind="stable")
+    edges = np.searchsorted(stratum[order], np.arange(BINS + 1))
+    count = np.diff(edges)[:, None]
+    step = np.maximum(count / most, 1.0)
+    place = (np.arange(most) * step).astype(np.intp)
+    full = place < count
+    if not len(codes):
+        return np.zeros((BINS, 0), np.intp), np.zeros((BINS, 0), bool)
+    return order[np.minimum(edges[:-1, None] + place, len(codes) - 1)], full
+
+
+def _medians(values: Doubles, full: NDArray[np.bool_]) -> Doubles:
+    """The median of each row's existing values; inf for an empty row."""
+    if not values.shape[1]:
+        return np.full(len(values), np.inf)
+    ordered = np.sort(np.where(full, values, np.inf), axis=1)
+    middle = np.maximum(full.sum(axis=1) - 1, 0) // 2
+    return ordered[np.arange(len(values)), middle]
 
 
 def solve(pairs: Pairs, evs: Doubles, response: Response, strength: Strength) -> Curve:
-    """Fit the departure, and the exposures' errors where they are not exact."""
+    """Fit the departure, and the exposures' errors where they are not exact.
+
+    The loss is Geman and McClure's: what moved loses its say altogether.
+    """
     given = evs[pairs.frames[:, 1]] - evs[pairs.frames[:, 0]]
     target = given - prior_ev(response, pairs.bright) + prior_ev(response, pairs.dark)
     rows = np.hstack([basis(pairs.bright) - basis(pairs.dark), -_choice(pairs, len(evs))])
@@ -160,9 +200,9 @@ def solve(pairs: Pairs, evs: Doubles, response: Response, strength: Strength) ->
     for _ in range(ROUNDS):
         error = (rows @ unknowns - target) / pairs.sigma
         scale = max(0.7 * scale, 1.0, 1.4826 * float(np.median(np.abs(error))))
-        robust = weight / (1 + (error / (2.4 * scale)) ** 2)  # Cauchy
+        robust: Doubles = weight / (1 + (error / (1.5 * scale)) ** 2) ** 2
         normal = rows.T @ (rows * robust[:, None]) / scale**2 + penalty
-        unknowns = np.linalg.solve(normal, rows.T @ (robust * target) / scale**2)
+        unknowns = np.asarray(np.linalg.solve(normal, rows.T @ (robust * target) / scale**2))
     n = KNOTS + 4
     return Curve(
         float(unknowns[0]),
@@ -236,7 +276,7 @@ def rising(curve: Curve, prior: Response) -> bool:
 
 def from_samples(samples: Samples, evs: Doubles, prior: Response) -> Response:
     """Recover by this module's own method."""
-    return recovered(pairs_of(samples, evs, prior), evs, prior)
+    return recovered(pairs_of(samples, partners_of(evs), prior), evs, prior)
 
 
 def systematic(pairs: Pairs, evs: Doubles, response: Response) -> float:
@@ -257,9 +297,14 @@ def systematic(pairs: Pairs, evs: Doubles, response: Response) -> float:
             found.append((float(np.median(error[members])), 1 / (expected**2 + FLOOR_EV**2)))
     if not found:
         return np.inf
-    medians, weights = np.array(found).T
+    medians, weights = np.array(sorted(found, key=lambda one: abs(one[0])))[: _most(found)].T
     return float(np.sqrt(np.average(medians**2, weights=weights)))
 
 
 def _starts(group: NDArray[np.intp]) -> NDArray[np.intp]:
     return np.flatnonzero(np.diff(np.sort(group, kind="stable"))) + 1
+
+
+def _most(found: Sequence[object]) -> int:
+    """The strata that count: a few are full of what moved."""
+    return max(int(0.85 * len(found)), 1)

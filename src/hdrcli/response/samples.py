@@ -7,6 +7,7 @@ brought together by a translation found on reduced rank images, which do not cha
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ CLIPPED = 250 / 255  # from here on a code may be clipped light
 BLACK = 2 / 255  # up to here a code may be clipped darkness
 REDUCED = 320  # longer side of the pictures shifts are found on
 TRUSTED_PEAK = 0.1  # phase correlation below this is noise
+FAR_RANKS = 0.08  # ranks that differ by more show different things
 BETTER = 0.9  # a shift brings the frames at least so much closer
 
 
@@ -29,12 +31,14 @@ class Samples:
     """Block means of scene points. F frames, P points, 3 channels; codes are code / largest code.
 
     ``spread`` is the standard deviation of the codes inside a block. ``usable`` is False where
-    any pixel of the block may be clipped in that channel, or lies outside the frame.
+    any pixel of the block may be clipped in that channel, or lies outside the frame; ``black``
+    is True where any may be clipped darkness.
     """
 
     codes: Floats  # (F, P, 3)
     spread: Floats  # (F, P, 3)
     usable: NDArray[np.bool_]  # (F, P, 3)
+    black: NDArray[np.bool_]  # (F, P, 3)
     bright: Floats  # (F,) mean code of each frame over all points
     shifts: NDArray[np.float64]  # (F, 2) pixels, x y, frame against the first
 
@@ -42,7 +46,12 @@ class Samples:
         """The samples of some frames, in another order."""
         at = list(order)
         return Samples(
-            self.codes[at], self.spread[at], self.usable[at], self.bright[at], self.shifts[at]
+            self.codes[at],
+            self.spread[at],
+            self.usable[at],
+            self.black[at],
+            self.bright[at],
+            self.shifts[at],
         )
 
 
@@ -56,6 +65,7 @@ def take(frames: Sequence[Frame], points: int = POINTS) -> Samples:
         codes,
         np.stack([b[1] for b in blocks]),
         np.stack([b[2] for b in blocks]),
+        np.stack([b[3] for b in blocks]),
         codes.mean(axis=(1, 2)),
         shifts,
     )
@@ -72,8 +82,8 @@ def _grid(size: tuple[int, int], points: int) -> tuple[NDArray[np.intp], NDArray
 
 def _blocks(
     frame: Frame, rows: NDArray[np.intp], cols: NDArray[np.intp], shift: NDArray[np.float64]
-) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """Mean, spread and usability of the blocks of one frame, each (P, 3)."""
+) -> tuple[Floats, Floats, NDArray[np.bool_], NDArray[np.bool_]]:
+    """Mean, spread, usability and blackness of the blocks of one frame, each (P, 3)."""
     middle = np.float64(BLOCK / 2)
     x, y = _positions(frame, cols + middle, rows + middle)
     top = np.rint(y + shift[1] - BLOCK / 2).astype(np.intp)
@@ -87,12 +97,23 @@ def _blocks(
     inside = inside & _visible(frame, top, left)
     scale = 1 / max(frame.levels - 1, 1)
     least, most = got.min(axis=1) * scale, got.max(axis=1) * scale
-    usable = inside[:, None] & (least > BLACK) & (most < CLIPPED)
+    usable = inside[:, None] & (most < CLIPPED)
     part = got.astype(np.float32)
-    mean = part.mean(axis=1)
-    part -= mean[:, None]
+    part -= part.mean(axis=1, keepdims=True)
     spread = np.sqrt(np.einsum("pkc,pkc->pc", part, part) / part.shape[1])
-    return mean * np.float32(scale), spread * np.float32(scale), usable
+    return _mean(frame, got), spread * np.float32(scale), usable, least <= BLACK
+
+
+def _mean(frame: Frame, got: NDArray[Any]) -> Floats:
+    """The codes of the blocks' mean light: noise has no mean in light, but has one in codes."""
+    if not frame.levels:
+        return np.asarray(got.mean(axis=1), np.float32)
+    codes = np.linspace(0, 1, frame.levels)
+    means = np.empty((len(got), 3), np.float32)
+    for c in range(3):
+        curve = frame.table[:, c]
+        means[:, c] = np.interp(curve[got[..., c]].mean(axis=1), curve, codes)
+    return means
 
 
 def _positions(
@@ -154,9 +175,13 @@ def _shift(a: Floats, b: Floats) -> NDArray[np.float64]:
     dx, dy = np.rint(shift).astype(int)
     if dx == dy == 0:
         return shift
-    moved = np.abs(_overlap(a, -dx, -dy) - _overlap(b, dx, dy))
-    still = np.abs(a - b)
-    return shift if moved.mean() <= BETTER * still.mean() else np.zeros(2)
+    moved = _distance(_overlap(a, -dx, -dy), _overlap(b, dx, dy))
+    return shift if moved <= BETTER * _distance(a, b) else np.zeros(2)
+
+
+def _distance(a: Floats, b: Floats) -> float:
+    """Mean difference of ranks; what moved cannot count for more than FAR_RANKS."""
+    return float(np.minimum(np.abs(a - b), FAR_RANKS).mean())
 
 
 def _overlap(image: Floats, dx: int, dy: int) -> Floats:
