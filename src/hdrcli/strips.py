@@ -197,7 +197,8 @@ def _inside(
     z = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2]
     u = (matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]) / z
     v = (matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]) / z
-    return (u >= -0.5) & (v >= -0.5) & (u <= width - 0.5) & (v <= height - 0.5)
+    inside = (u >= -0.5) & (v >= -0.5) & (u <= width - 0.5) & (v <= height - 0.5)
+    return np.asarray(inside, bool)
 
 
 def _remap_block(frame: Frame, x: Floats, y: Floats) -> tuple[Codes, NDArray[np.bool_] | None]:

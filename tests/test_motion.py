@@ -1,0 +1,239 @@
+"""Laws of motion: what cameras do to light is no motion, what moves is, and only there."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hdrcli import motion
+from hdrcli.frames import Bracket
+from tests.scenes import (
+    FILM_CURVE,
+    LINEAR_CURVE,
+    NOISELESS,
+    NOISY,
+    SRGB_CURVE,
+    Sensor,
+    checker,
+    disc_bracket,
+    flat,
+    gradient,
+    photograph,
+    texture,
+    with_disc,
+)
+
+ISO_6400 = Sensor(1_500.0, read=6.0)  # electrons: what a full frame has left of its full well
+SIZE = (96, 128)
+CENTRE = (48, 64)
+
+
+def belief(found, i, size=SIZE):
+    confidence = found.confidence[i]
+    return np.ones(size, np.float32) if confidence is None else confidence
+
+
+def with_square(radiance, top, left, light, side=24):
+    square = radiance.copy()
+    square[top : top + side, left : left + side] = light
+    return square
+
+
+def still(found):
+    """Nothing has moved anywhere."""
+    return all(belief(found, i).min() > 0.5 for i in range(len(found.confidence)))
+
+
+# ---- what a camera does is not motion --------------------------------------------------------
+
+
+@pytest.mark.parametrize("scene", [gradient(*SIZE), checker(*SIZE), texture(*SIZE)])
+@pytest.mark.parametrize("curve", [SRGB_CURVE, LINEAR_CURVE, FILM_CURVE])
+def test_a_static_bracket_needs_no_maps(scene, curve):
+    found = motion.analyse(photograph(scene, curve=curve))
+    assert found.flows == (None, None, None)
+    assert found.confidence == (None, None, None)
+    assert found.moved == 0
+
+
+@pytest.mark.parametrize(
+    ("sensor", "strength"),  # "high" is meant to doubt: noise as strong as this is beyond it
+    [(NOISY, "low"), (NOISY, "medium"), (NOISY, "high"), (ISO_6400, "low"), (ISO_6400, "medium")],
+)
+def test_noise_alone_is_not_motion(sensor, strength):
+    for seed in range(2):
+        bracket = photograph(texture(*SIZE, seed=seed), sensor=sensor, seed=10 * seed)
+        found = motion.analyse(bracket, strength)
+        assert found.moved < {"low": 0.001, "medium": 0.005, "high": 0.05}[strength]
+        for i in range(3):
+            assert belief(found, i).mean() > {"low": 0.99, "medium": 0.97, "high": 0.9}[strength]
+
+
+@pytest.mark.parametrize("error", [-0.2, 0.2])
+@pytest.mark.parametrize("which", [0, 2])
+def test_a_wrong_exposure_is_not_motion(error, which):
+    bracket = photograph(texture(*SIZE))
+    lying = list(bracket.frames)
+    lying[which] = replace(lying[which], exposure=lying[which].exposure * 2**error)
+    assert still(motion.analyse(bracket.with_frames(lying)))
+
+
+def test_a_tone_curve_nobody_knows_of_is_not_motion():
+    bracket = photograph(texture(*SIZE, stops=4.0), (-1.0, 0.0, 1.0), curve=FILM_CURVE)
+    claimed = [replace(frame, response=SRGB_CURVE.response) for frame in bracket.frames]
+    found = motion.analyse(bracket.with_frames(claimed))
+    assert min(belief(found, i).mean() for i in range(3)) > 0.95
+
+
+def test_clipped_light_contradicts_nothing():
+    """The reference is white where the scene is brighter, whatever the short frame shows there."""
+    bright = with_disc(texture(*SIZE), CENTRE, 20, 40.0)
+    bracket = photograph(bright, (-4.0, 0.0, 2.0))
+    assert (bracket.frames[1].codes[CENTRE] == 255).all()
+    assert still(motion.analyse(bracket))
+
+
+def test_crushed_blacks_contradict_nothing():
+    dark = with_disc(texture(*SIZE), CENTRE, 20, 2e-4)
+    bracket = photograph(dark, (-4.0, 0.0, 4.0))
+    assert bracket.frames[0].codes[CENTRE].max() <= 2
+    assert still(motion.analyse(bracket))
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-4, 100.0])
+def test_frames_that_say_nothing_move_nothing(level):
+    """All black, or all white, in every frame."""
+    found = motion.analyse(photograph(flat(*SIZE, level=level)))
+    assert still(found)
+
+
+# ---- what moves is found, and only there -----------------------------------------------------
+
+
+@pytest.mark.parametrize("which", [0, 2])
+@pytest.mark.parametrize("strength", ["low", "medium", "high"])
+@pytest.mark.parametrize("sensor", [NOISELESS, NOISY])
+def test_a_visitor_in_one_frame_is_not_believed(which, strength, sensor):
+    scene = texture(*SIZE)
+    visited = with_square(scene, 30, 50, (0.3, 0.15, 0.04))  # clips in no frame
+    scenes = [scene] * 3
+    scenes[which] = visited
+    found = motion.analyse(photograph(scenes, (-1.5, 0.0, 1.5), sensor=sensor), strength)
+    seen = np.abs(np.log2(visited[34:50, 54:70] / scene[34:50, 54:70])).max(axis=2) > 1
+    there = belief(found, which)[34:50, 54:70]
+    assert seen.mean() > 0.5
+    assert there[seen].mean() < 0.25
+    far = np.ones(SIZE, bool)
+    far[15:70, 35:90] = False
+    assert belief(found, which)[far].min() > 0.5
+    assert belief(found, 2 - which).mean() > 0.98  # the other frame is not to blame
+
+
+def test_a_visitor_in_the_reference_is_what_counts():
+    """The reference decides: where it differs from both others, both are left out."""
+    scene = texture(*SIZE)
+    scenes = [scene, with_square(scene, 30, 50, (0.02, 0.3, 0.6)), scene]
+    found = motion.analyse(photograph(scenes, (-1.5, 0.0, 1.5)))
+    for i in (0, 2):
+        assert belief(found, i)[36:48, 56:68].mean() < 0.4
+
+
+def test_flow_follows_a_thing_that_moves():
+    """Where a disc has gone, either the flow brings it back or it is not believed."""
+    bracket, scenes = disc_bracket((-1.0, 0.0, 1.0), step=6.0)
+    found = motion.analyse(bracket)
+    truth = scenes[1]
+    for i in (0, 2):
+        light = bracket.frames[i].linear() / np.float32(bracket.ratios[i])
+        flow = found.flows[i]
+        assert flow is not None
+        assert flow.shape == (*SIZE, 2)
+        assert flow.dtype == np.float32
+        assert np.isfinite(flow).all()
+        y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+        at_y = np.clip(np.rint(y + flow[..., 1]).astype(int), 0, SIZE[0] - 1)
+        at_x = np.clip(np.rint(x + flow[..., 0]).astype(int), 0, SIZE[1] - 1)
+        there = light[at_y, at_x]
+        unclipped = bracket.frames[i].codes[at_y, at_x].max(axis=2) < 240
+        wrong = np.abs(there - truth).max(axis=2) > 0.3 * truth.max(axis=2)
+        believed = belief(found, i) > 0.5
+        assert np.mean(wrong & believed & unclipped) < 0.01
+
+
+def test_confidence_is_a_share():
+    found = motion.analyse(disc_bracket()[0])
+    for confidence in found.confidence:
+        if confidence is not None:
+            assert confidence.dtype == np.float32
+            assert confidence.min() >= 0
+            assert confidence.max() <= 1
+    assert 0 < found.moved < 0.5
+
+
+def test_a_stronger_deghosting_believes_less():
+    bracket, _ = disc_bracket()
+    doubt = []
+    for strength in ("none", "low", "medium", "high"):
+        found = motion.analyse(bracket, strength)
+        doubt.append(sum(float((1 - belief(found, i)).sum()) for i in range(3)))
+    assert doubt[0] == 0
+    assert doubt == sorted(doubt)
+    assert doubt[1] > 0
+
+
+def test_none_compares_nothing():
+    bracket, _ = disc_bracket()
+    found = motion.analyse(bracket, "none")
+    assert found.flows == found.confidence == (None, None, None)
+    assert len(found.noise) == 3
+
+
+def test_the_reference_is_always_believed():
+    bracket, _ = disc_bracket()
+    for i, frame in enumerate(bracket.frames):
+        found = motion.analyse(Bracket.of(bracket.frames, frame))
+        assert found.flows[i] is None
+        assert found.confidence[i] is None
+
+
+def test_the_order_of_the_files_changes_nothing():
+    bracket, _ = disc_bracket()
+    first = motion.analyse(bracket)
+    second = motion.analyse(Bracket.of(bracket.frames[::-1], bracket.ref))
+    for one, other in zip(
+        (*first.flows, *first.confidence), (*second.flows, *second.confidence), strict=True
+    ):
+        assert (one is None) == (other is None)
+        assert one is None or (one == other).all()
+
+
+def test_analysing_twice_gives_the_same():
+    bracket, _ = disc_bracket()
+    for one, other in zip(
+        motion.analyse(bracket).confidence, motion.analyse(bracket).confidence, strict=True
+    ):
+        assert (one is None) == (other is None)
+        assert one is None or (one == other).all()
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_motion_is_seen_in_any_depth(bits):
+    bracket, _ = disc_bracket(bits=bits)
+    assert 0.01 < motion.analyse(bracket).moved < 0.4
+
+
+def test_big_pictures_are_analysed_small():
+    small, scale = motion.reduced_size((4000, 6000))
+    assert small[0] * small[1] <= 1.01 * motion.MAX_PIXELS
+    assert scale == (small[1] / 6000, small[0] / 4000)
+    assert motion.reduced_size(SIZE) == (SIZE, (1.0, 1.0))
+
+
+def test_what_is_transparent_is_not_believed():
+    bracket = photograph(texture(*SIZE))
+    known = np.ones(SIZE, bool)
+    known[20:60, 30:70] = False
+    holed = replace(bracket.frames[0], valid=known)
+    found = motion.analyse(bracket.with_frames([holed, *bracket.frames[1:]]))
+    assert belief(found, 0)[25:55, 35:65].max() < 0.1
+    assert belief(found, 0)[:, 90:].min() > 0.9
