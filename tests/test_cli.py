@@ -57,6 +57,16 @@ def test_merge_writes_the_files_and_names_them(hdrcli, photos, tmp_path):
     assert formats.read(output).size == formats.read(preview).size == (96, 128)
 
 
+def test_the_order_of_the_files_changes_nothing(hdrcli, photos, tmp_path, monkeypatch):
+    made = []
+    for order in ((0, 1, 2), (2, 0, 1)):
+        words = ["merge", *(photos[i] for i in order), "-o", tmp_path / "o.exr", "--overwrite"]
+        monkeypatch.setattr("sys.argv", ["hdrcli", *map(str, words)])  # it goes into the file
+        assert hdrcli(*words).code == 0
+        made.append((tmp_path / "o.exr").read_bytes())
+    assert made[0] == made[1]
+
+
 def test_quiet_prints_nothing(hdrcli, photos, tmp_path):
     result = hdrcli("merge", *photos, "-o", tmp_path / "o.exr", "-q", "--no-preview")
     assert (result.code, result.out, result.err) == (0, "", "")

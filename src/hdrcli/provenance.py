@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -33,7 +33,7 @@ def attributes_of(image: Radiance, bracket: Bracket, facts: Mapping[str, Any]) -
     }
     own = {
         "hdrcli:version": version("hdrcli"),
-        "hdrcli:command": " ".join(sys.argv[:1] and ["hdrcli", *sys.argv[1:]]),
+        "hdrcli:command": _command(facts["frames"]),
         "hdrcli:scale": float(image.exposure),
         "hdrcli:sources": json.dumps(facts["frames"]),
         "hdrcli:evs": json.dumps(facts["evs"]),
@@ -44,3 +44,8 @@ def attributes_of(image: Radiance, bracket: Bracket, facts: Mapping[str, Any]) -
         "hdrcli:facts": json.dumps(dict(facts), default=str),
     }
     return {**standard, **own}
+
+
+def _command(sources: Sequence[str]) -> str:
+    """The command line without the photographs, whose order must not change the file."""
+    return " ".join(["hdrcli", *(word for word in sys.argv[1:] if word not in sources)])
