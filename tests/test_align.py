@@ -104,6 +104,7 @@ def test_what_the_hand_did_is_recovered(radiance, move, ev):
     assert found.overlap == pytest.approx(coverage(MOVES[move], SIZE), abs=0.02)
 
 
+@pytest.mark.slow
 @settings(max_examples=3)
 @given(
     st.floats(-40, 40), st.floats(-40, 40), st.floats(-2, 2),
@@ -176,6 +177,7 @@ def test_other_codes_align_as_well(radiance, kind):
     assert error(aligned_to(*frames)[0], moved) < 0.1
 
 
+@pytest.mark.slow
 def test_big_files_are_aligned_at_full_size():
     size = (800, 1216)
     moved = hand(24.3, -13.8, degrees=0.7, size=size)
@@ -213,7 +215,7 @@ def test_a_blue_sky_stays_where_it_is_and_says_so():
     assert "detail" in found.note
 
 
-@pytest.mark.parametrize("method", ["auto", "homography", "mtb"])
+@pytest.mark.parametrize("method", ["auto", "mtb"])
 def test_another_scene_stays_where_it_is_and_says_so(radiance, method):
     bracket = pair(shoot(radiance), shoot(scene(7), -1, seed=1, name="stranger"))
     aligned, report = align_bracket(bracket, method)
@@ -243,6 +245,7 @@ def test_what_moves_by_itself_does_not_drag(radiance):
     assert error(aligned_to(*frames)[0], moved) < 0.25
 
 
+@pytest.mark.slow
 def test_a_walker_before_a_tripod_leaves_it_still(radiance):
     first, second = seen_by(radiance), seen_by(radiance)
     thing = seen_by(scene(3))[:200, :160]
@@ -260,6 +263,7 @@ def test_a_walker_before_a_tripod_leaves_it_still(radiance):
 # --- brackets ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_order_of_the_files_does_not_matter(radiance):
     moves = [hand(12, 5, 0.4), None, hand(-9, 14)]
     shots = [shoot(radiance, ev, m, seed=ev + 9) for ev, m in zip((-2, 0, 2), moves, strict=True)]
@@ -270,6 +274,7 @@ def test_the_order_of_the_files_does_not_matter(radiance):
         assert np.array_equal(one_warp, two_warp)
 
 
+@pytest.mark.slow
 def test_frames_too_far_apart_are_aligned_through_their_neighbours():
     """Eight stops apart, the darkest frame and the brightest share next to nothing."""
     wave = np.sin(np.arange(SIZE[1] + 2 * PAD, dtype=np.float32) * (2 * np.pi / 150))
@@ -388,7 +393,7 @@ def test_every_model_fits_its_own_kind_despite_outliers(model, rng):
     a = rng.uniform(0, 1, (60, 2)) * SIZE[::-1]
     b = apply(true, a) + rng.normal(size=a.shape) * 0.05
     b[:18] += [9, 4]  # one third walks
-    found = fit(a, b, true @ hand(0.5, 0.5), list(MODELS), SIZE)
+    found = fit(a, b, true @ hand(0.5, 0.5), list(MODELS), SIZE, np.ones(60))
     assert found.model == model
     at = lattice(SIZE)
     assert np.abs(apply(found.matrix, at) - apply(true, at)).max() < 0.2

@@ -135,6 +135,7 @@ class Shifts:
     found: Mask  # tracked, and alike
     inside: Mask  # lies in both frames and is seen there
     alike: NDArray[np.float64]  # correlation where the transformation puts it, before tracking
+    after: NDArray[np.float64]  # correlation where it was found
 
     @property
     def lengths(self) -> NDArray[np.float64]:
@@ -207,7 +208,7 @@ def _peaks(
 def measure(blocks: Blocks, frame: View, matrix: Matrix) -> Shifts:
     """Track every block of the reference to where ``matrix`` puts it in the frame."""
     n = len(blocks.at)
-    d, alike = np.zeros((n, 2)), np.zeros(n)
+    d, alike, after = np.zeros((n, 2)), np.zeros(n), np.zeros(n)
     found, inside = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
     limit = np.array([frame.size[1], frame.size[0]]) - 1
     span = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * (blocks.side - 1.0)
@@ -218,9 +219,9 @@ def measure(blocks: Blocks, frame: View, matrix: Matrix) -> Shifts:
         wide, wide_mask = frame.patch(matrix, corner - REACH, blocks.side + 2 * REACH)
         result = track(blocks.models[i], wide, wide_mask)
         if result is not None:
-            d[i], alike[i], after = result
-            inside[i], found[i] = True, after >= SIMILAR
-    return Shifts(blocks.centres, d, found, inside, alike)
+            d[i], alike[i], after[i] = result
+            inside[i], found[i] = True, after[i] >= SIMILAR
+    return Shifts(blocks.centres, d, found, inside, alike, after)
 
 
 def track(

@@ -164,9 +164,9 @@ class Model:
 
 MODELS: Mapping[str, Model] = {
     "translation": Model(_translation, 2, 4, 0.0),
-    "similarity": Model(_similarity, 4, 6, 0.2),
-    "affine": Model(_affine, 6, 10, 0.35),
-    "homography": Model(_homography, 8, 14, 0.35),
+    "similarity": Model(_similarity, 4, 6, 0.15),
+    "affine": Model(_affine, 6, 10, 0.3),
+    "homography": Model(_homography, 8, 12, 0.3),
 }
 
 
@@ -179,12 +179,14 @@ class Fit:
     errors: NDArray[np.float64]
 
 
-def fit(a: Points, b: Points, start: Matrix, models: list[str], size: tuple[int, int]) -> Fit:
+def fit(
+    a: Points, b: Points, start: Matrix, models: list[str], size: tuple[int, int], trust: Weights
+) -> Fit:
     """Choose and fit the simplest model that explains b = H a as well as the others do.
 
     Geman-McClure weights, started from the errors of ``start``, leave out what moves by itself;
     the choice is by the Bayesian information criterion, with errors cut off at three sigma.
-    Needs at least four points.
+    ``trust`` is the weight of each point. Needs at least four points.
     """
     half = np.array([size[1], size[0]]) / 2
     far = half.max()
@@ -193,27 +195,27 @@ def fit(a: Points, b: Points, start: Matrix, models: list[str], size: tuple[int,
     first = _errors(start, a, b)
     agreeing = first <= max(3 * float(np.median(first)), 3 * SIGMA)
     spread = float((a[agreeing].std(axis=0) / half).min())
-    fits = []
+    fits: list[Fit] = []
     for name in models:
         model = MODELS[name]
         if name != models[0] and (agreeing.sum() < model.points or spread < model.spread):
             continue
-        errors = first
+        errors = min((first, *(found.errors for found in fits)), key=np.median)
         for _ in range(8):
             scale = max(2 * float(np.median(errors)), 2 * SIGMA)
-            weights = 1 / (1 + (errors / scale) ** 2) ** 2
+            weights = trust / (1 + (errors / scale) ** 2) ** 2
             unit = model.fit(unit_a, unit_b, weights)
             matrix = np.linalg.inv(to_unit) @ unit @ to_unit
             errors = _errors(matrix, a, b)
         fits.append(Fit(name, matrix / matrix[2, 2], errors))
     sigma = max(float(np.median(fits[-1].errors)), SIGMA)
-    return min(fits, key=lambda found: _information(found, sigma))
+    return min(fits, key=lambda found: _information(found, sigma, trust))
 
 
 def _errors(matrix: Matrix, a: Points, b: Points) -> NDArray[np.float64]:
     return np.asarray(np.linalg.norm(apply(matrix, a) - b, axis=1))
 
 
-def _information(found: Fit, sigma: float) -> float:
-    truncated = np.minimum((found.errors / sigma) ** 2, 9)
+def _information(found: Fit, sigma: float, trust: Weights) -> float:
+    truncated = np.minimum((found.errors / sigma) ** 2, 9) * (trust / trust.mean())
     return float(truncated.sum() + MODELS[found.model].parameters * np.log(2 * len(truncated)))

@@ -267,7 +267,14 @@ class Pair:
         self, matrix: Matrix, shifts: Shifts, models: list[str], size: tuple[int, int]
     ) -> tuple[Matrix, str]:
         a = shifts.centres[shifts.found]
-        found = fit(a, apply(matrix, a + shifts.d[shifts.found]), matrix, models, size)
+        found = fit(
+            a,
+            apply(matrix, a + shifts.d[shifts.found]),
+            matrix,
+            models,
+            size,
+            1 / (1.1 - shifts.after[shifts.found]),
+        )
         return found.matrix, found.model
 
     def _gate(self, after: Shifts) -> str | None:
