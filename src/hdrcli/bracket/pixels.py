@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hdrcli.frames import LINEAR, Frame, Response
 from hdrcli.response import recover
-from hdrcli.response.recover import Pairs
+from hdrcli.response.pairs import Pairs, group_medians, light_ev, pairs_of, partners_of, systematic
 from hdrcli.response.samples import Samples
 
 Doubles = NDArray[np.float64]
@@ -72,13 +72,13 @@ class PixelExposures:
         inner = np.interp(places, at, values)
         below, above = np.maximum(at[0] - places, 0), np.maximum(places - at[-1], 0)
         evs[self.order] = inner + step * (above - below)
-        return evs - evs.mean()
+        return np.asarray(evs - evs.mean())
 
 
 def estimate(samples: Samples, response: Response) -> PixelExposures:
     """Relative exposure of each frame, in stops; + is brighter."""
     order = np.argsort(samples.bright, kind="stable")
-    pairs = recover.pairs_of(samples, _neighbours(order), response)
+    pairs = pairs_of(samples, _neighbours(order), response)
     amounts = list(AMOUNTS)
     tried = {amount: _with_amount(pairs, response, amount, len(order)) for amount in amounts}
     width = AMOUNTS[1] - AMOUNTS[0]
@@ -98,12 +98,12 @@ def contradictions(samples: Samples, evs: Doubles, response: Response) -> Double
 
     None where no plausible curve makes sense of ``evs``.
     """
-    pairs = recover.pairs_of(samples, recover.partners_of(evs), response)
+    pairs = pairs_of(samples, partners_of(evs), response)
     if len(pairs.dark) < ENOUGH_PAIRS:
         return np.zeros(len(evs))
     if not plausible(links_of(pairs, response), evs):
         return None
-    best = recover.recovered(pairs, evs, response)
+    best, _ = recover.recovered(pairs, evs, response)
     links = links_of(pairs, best)
     off = solve_links(links, evs) - evs
     return np.where(_confidence(links, len(evs)) >= FIRM, off - np.median(off), 0.0)
@@ -128,7 +128,7 @@ def camera(response: Response, amount: float) -> Response:
     """The curve a camera makes of what the file claims, by ``amount`` of what they usually add."""
     codes = np.linspace(0, 1, recover.CURVE)
     added = np.interp(codes * 255, CAMERA_CODES, CAMERA_EV) * amount
-    light = np.exp2(recover.prior_ev(response, codes) + added)
+    light = np.exp2(light_ev(response, codes) + added)
     light[0] = 0.0
     light = np.maximum.accumulate(light / light[-1]).astype(np.float32)
     return Response(f"camera {amount:g}", np.repeat(np.minimum(light, 1)[:, None], 3, axis=1))
@@ -147,20 +147,21 @@ def _with_amount(
     curve = camera(response, amount)
     links = links_of(pairs, curve)
     evs = solve_links(links, np.zeros(count))
-    return recover.systematic(pairs, evs, curve), evs, links
+    return systematic(pairs, evs, curve), evs, links
 
 
 def links_of(pairs: Pairs, response: Response) -> list[Link]:
     """The step of each pair of frames: the median ratio of light behind their common points."""
-    steps = recover.prior_ev(response, pairs.bright) - recover.prior_ev(response, pairs.dark)
-    found = []
-    for darker, brighter in np.unique(pairs.frames, axis=0):
-        at = (pairs.frames[:, 0] == darker) & (pairs.frames[:, 1] == brighter)
-        step = float(np.median(steps[at]))
-        spread = 1.4826 * float(np.median(np.abs(steps[at] - step)))
-        sure = min(int(at.sum()) / ENOUGH_PAIRS, 1.0) / (1 + (spread / LOOSE_EV) ** 2)
-        found.append(Link(int(darker), int(brighter), step, sure))
-    return found
+    steps = light_ev(response, pairs.bright) - light_ev(response, pairs.dark)
+    count = len(pairs.partners)
+    middle, sizes = group_medians(steps, pairs.link, count)
+    spread, _ = group_medians(np.abs(steps - middle[pairs.link]), pairs.link, count)
+    sure = np.minimum(sizes / ENOUGH_PAIRS, 1.0) / (1 + (1.4826 * spread / LOOSE_EV) ** 2)
+    return [
+        Link(i, j, float(step), float(c))
+        for (i, j), step, c in zip(pairs.partners, middle, sure, strict=True)
+        if c > 0
+    ]
 
 
 def solve_links(links: Sequence[Link], start: Doubles) -> Doubles:

@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 from hdrcli.errors import BracketError
 from hdrcli.frames import Frame
-from hdrcli.response import recover
+from hdrcli.response.pairs import light_ev
 from hdrcli.response.samples import CLIPPED, Samples, take
 
 Doubles = NDArray[np.float64]
 
 DARK_EV = -7.0  # light of code 20 in sRGB: below it noise and JPEG rule
 DARK_COST = 0.5  # a dark point can be amplified, a clipped one is lost
-SIDE_COST = 0.06  # per stop from the middle exposure: the photographer meant the middle
+SIDE_COST = 0.5  # of the ends of the bracket: the photographer meant the middle
 
 
 def choose(
@@ -47,14 +47,15 @@ def best_exposed(frames: Sequence[Frame], samples: Samples) -> int:
 def costs(frames: Sequence[Frame], samples: Samples) -> Doubles:
     """What choosing each frame would cost: parts of the picture lost, plus distance."""
     evs = np.log2([frame.exposure or 1.0 for frame in frames])
-    side = np.abs(evs - (evs.max() + evs.min()) / 2) * SIDE_COST
+    half = max(float(np.ptp(evs)) / 2, 1e-6)
+    side = np.abs(evs - (evs.max() + evs.min()) / 2) / half * SIDE_COST
     lost = np.array([_lost(f, samples.codes[i]) for i, f in enumerate(frames)])
     return np.asarray(lost + side)
 
 
 def _lost(frame: Frame, codes: NDArray[np.float32]) -> float:
     clipped = (codes.max(axis=1) >= CLIPPED).mean()
-    light = recover.prior_ev(frame.response, codes.mean(axis=1).astype(np.float64))
+    light = light_ev(frame.response, codes.mean(axis=1).astype(np.float64))
     return float(clipped + DARK_COST * (light < DARK_EV).mean())
 
 

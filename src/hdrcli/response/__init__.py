@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hdrcli.errors import BracketError, InputError
 from hdrcli.frames import LINEAR, SRGB, Bracket, Frame, Response, sampled
 from hdrcli.response import classic, files, recover
+from hdrcli.response.pairs import NEAR_EV, Pairs, pairs_of, partners_of, systematic
 from hdrcli.response.samples import Samples, take
 
 __all__ = ["ResponseFit", "apply_response", "known", "load", "recover_response", "save"]
@@ -26,6 +27,7 @@ save = files.save
 FEWEST_PAIRS = 400  # a recovered curve rests on at least so many
 WIDEST_GAP = 0.35  # of the code range that may lie outside what the pairs cover
 NOTICEABLE_EV = 0.03  # a prior this near to the data is kept exactly
+BETTER = 0.7  # a recovered curve leaves at most this part of the prior's error
 WORST_EV = 0.5  # a fit worse than this means the frames do not belong together
 
 
@@ -113,27 +115,24 @@ def recover_response(
         return _refuse(method, prior, reason)
     evs = np.log2([frame.exposure for frame in coded if frame.exposure is not None])
     samples = take(coded) if samples is None else samples
-    pairs = recover.pairs_of(samples, recover.partners_of(evs), prior)
+    pairs = pairs_of(samples, partners_of(evs), prior)
     covered = _coverage(pairs)
     if len(pairs.dark) < FEWEST_PAIRS or covered < 1 - WIDEST_GAP:
         return _refuse(method, prior, "too few unclipped points are seen by two frames")
     if method == "auto":
         return _auto(pairs, evs, prior, covered)
     response = METHODS[method](samples, evs, prior)
-    before, after = (recover.systematic(pairs, evs, r) for r in (prior, response))
+    before, after = (systematic(pairs, evs, r) for r in (prior, response))
     return ResponseFit(response, method, after, before, covered, "as asked")
 
 
-def _auto(
-    pairs: recover.Pairs, evs: NDArray[np.float64], prior: Response, covered: float
-) -> ResponseFit:
-    before = recover.systematic(pairs, evs, prior)
+def _auto(pairs: Pairs, evs: NDArray[np.float64], prior: Response, covered: float) -> ResponseFit:
+    response, agreeing = recover.recovered(pairs, evs, prior)
+    before, after = (systematic(agreeing, evs, r) for r in (prior, response))
     if before < NOTICEABLE_EV:
         why = f"{prior.name} explains the frames within {before:.3f} EV"
         return ResponseFit(prior, "prior", before, before, covered, why)
-    response = recover.recovered(pairs, evs, prior)
-    after = recover.systematic(pairs, evs, response)
-    if after > WORST_EV or after > 0.7 * before:
+    if after > WORST_EV or after > BETTER * before:
         why = f"no curve explains the frames better than {prior.name} ({before:.2f} EV)"
         return ResponseFit(prior, "prior", before, before, 0.3 * covered, why)
     why = f"{prior.name} is off by {before:.2f} EV, the recovered curve by {after:.3f} EV"
@@ -150,7 +149,7 @@ def _unsupported(coded: Sequence[Frame]) -> str:
     evs = np.log2([frame.exposure for frame in coded if frame.exposure is not None])
     if len(evs) < len(coded):
         return "the exposures are not known"
-    if np.ptp(evs) < recover.NEAR_EV:
+    if np.ptp(evs) < NEAR_EV:
         return "all frames have one exposure"
     return ""
 
@@ -164,7 +163,7 @@ def _refuse(method: str, prior: Response, reason: str) -> ResponseFit:
     )
 
 
-def _coverage(pairs: recover.Pairs) -> float:
+def _coverage(pairs: Pairs) -> float:
     """The part of the code range that takes part in pairs, 0 to 1."""
     codes = np.concatenate([pairs.dark, pairs.bright])
     counts, _ = np.histogram(codes, bins=20, range=(0, 1))

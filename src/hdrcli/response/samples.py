@@ -7,12 +7,11 @@ brought together by a translation found on reduced rank images, which do not cha
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hdrcli.frames import Frame
+from hdrcli.frames import Codes, Frame
 
 Floats = NDArray[np.float32]
 
@@ -59,7 +58,11 @@ def take(frames: Sequence[Frame], points: int = POINTS) -> Samples:
     """Sample all frames at the same scene points. Frames share one size."""
     rows, cols = _grid(frames[0].size, points)
     shifts = find_shifts(frames)
-    blocks = [_blocks(f, rows, cols, s) for f, s in zip(frames, shifts, strict=True)]
+    whites = _whites(frames)
+    blocks = [
+        _blocks(frame, rows, cols, shift, white)
+        for frame, shift, white in zip(frames, shifts, whites, strict=True)
+    ]
     codes = np.stack([b[0] for b in blocks])
     return Samples(
         codes,
@@ -69,6 +72,12 @@ def take(frames: Sequence[Frame], points: int = POINTS) -> Samples:
         codes.mean(axis=(1, 2)),
         shifts,
     )
+
+
+def _whites(frames: Sequence[Frame]) -> list[float]:
+    """The largest code of each frame; float frames share the largest value any of them has."""
+    most = max((float(f.codes.max()) for f in frames if not f.levels), default=1.0)
+    return [float(f.levels - 1) if f.levels else max(most, 1e-9) for f in frames]
 
 
 def _grid(size: tuple[int, int], points: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -81,39 +90,35 @@ def _grid(size: tuple[int, int], points: int) -> tuple[NDArray[np.intp], NDArray
 
 
 def _blocks(
-    frame: Frame, rows: NDArray[np.intp], cols: NDArray[np.intp], shift: NDArray[np.float64]
+    frame: Frame,
+    rows: NDArray[np.intp],
+    cols: NDArray[np.intp],
+    shift: NDArray[np.float64],
+    white: float,
 ) -> tuple[Floats, Floats, NDArray[np.bool_], NDArray[np.bool_]]:
     """Mean, spread, usability and blackness of the blocks of one frame, each (P, 3)."""
-    middle = np.float64(BLOCK / 2)
-    x, y = _positions(frame, cols + middle, rows + middle)
+    x, y = _positions(frame, cols + np.float64(BLOCK / 2), rows + np.float64(BLOCK / 2))
     top = np.rint(y + shift[1] - BLOCK / 2).astype(np.intp)
     left = np.rint(x + shift[0] - BLOCK / 2).astype(np.intp)
     high, wide = (max(side - BLOCK, 0) for side in frame.size)
     inside = (top >= 0) & (left >= 0) & (top <= high) & (left <= wide)
     top, left = np.clip(top, 0, high), np.clip(left, 0, wide)
-    at = np.arange(min(BLOCK, *frame.size))
-    got = frame.codes[(top[:, None] + at)[:, :, None], (left[:, None] + at)[:, None, :]]
-    got = got.reshape(len(rows), -1, 3)
-    inside = inside & _visible(frame, top, left)
-    scale = 1 / max(frame.levels - 1, 1)
-    least, most = got.min(axis=1) * scale, got.max(axis=1) * scale
-    usable = inside[:, None] & (most < CLIPPED)
-    part = got.astype(np.float32)
-    part -= part.mean(axis=1, keepdims=True)
-    spread = np.sqrt(np.einsum("pkc,pkc->pc", part, part) / part.shape[1])
-    return _mean(frame, got), spread * np.float32(scale), usable, least <= BLACK
+    got = _gather(frame.codes, top, left)
+    usable = (inside & _visible(frame, top, left))[:, None] & (got.max(axis=0) < CLIPPED * white)
+    black = got.min(axis=0) <= (BLACK * white if frame.levels else 0.0)
+    part = got.astype(np.float32) / np.float32(white)
+    mean = part.mean(axis=0)
+    part -= mean
+    part *= part
+    return mean, np.sqrt(part.mean(axis=0)), usable, black
 
 
-def _mean(frame: Frame, got: NDArray[Any]) -> Floats:
-    """The codes of the blocks' mean light: noise has no mean in light, but has one in codes."""
-    if not frame.levels:
-        return np.asarray(got.mean(axis=1), np.float32)
-    codes = np.linspace(0, 1, frame.levels)
-    means = np.empty((len(got), 3), np.float32)
-    for c in range(3):
-        curve = frame.table[:, c]
-        means[:, c] = np.interp(curve[got[..., c]].mean(axis=1), curve, codes)
-    return means
+def _gather(codes: Codes, top: NDArray[np.intp], left: NDArray[np.intp]) -> Codes:
+    """The pixels of the blocks, (BLOCK², P, 3): pixels first, so that reductions are fast."""
+    sides = [min(BLOCK, side) for side in codes.shape[:2]]
+    return np.stack(
+        [codes[top + row, left + col] for row in range(sides[0]) for col in range(sides[1])]
+    )
 
 
 def _positions(

@@ -1,0 +1,198 @@
+"""Pairs of codes of one scene point in two frames: the evidence for curves and exposures.
+
+What is kept is decided by the brighter code, whole strata of codes at a time, because leaving out
+single dark codes for being too dark would make the rest seem brighter than they are.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hdrcli.frames import Response
+from hdrcli.response.samples import Samples
+
+Doubles = NDArray[np.float64]
+Whole = NDArray[np.intp]
+
+TABLE = 16_384  # codes of a curve that is looked up
+FLOOR_EV = 0.02  # no pair is more certain than this
+AVERAGED = 4.0  # how many independent pixels a block is worth: between 1 (detail) and 16 (noise)
+QUANTUM = 0.3 / 255  # standard deviation of rounding to 8 bits
+BINS = 48  # strata of the brighter code
+PER_BIN = 80  # pairs per stratum and pair of frames
+MOST = 10_000  # pairs in all
+LOWEST = 10 / 255  # the darkest code of the brighter frame
+TEXTURED_EV = 0.3  # a block of the brighter frame that varies more than this shows detail
+NOISY_EV = 0.5  # strata whose darker codes vary more than this inside a block are left out
+BLACK_PART = 0.1  # and those of whose darker codes more than this part touch black
+NEAR_EV, FAR_EV = 0.2, 4.6  # stops between the frames of a pair
+MEMBERS = 12  # pairs in a stratum that has a say
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Codes of one scene point in two frames, N of them."""
+
+    dark: Doubles  # (N,) code in the darker frame, in [0, 1]
+    bright: Doubles  # (N,) code in the brighter frame
+    sigma: Doubles  # (N,) expected error of g(bright) - g(dark), in EV
+    link: Whole  # (N,) which of ``partners``
+    partners: tuple[tuple[int, int], ...]  # frames (darker, brighter)
+
+    def given(self, evs: Doubles) -> Doubles:
+        """The step between the two frames of each pair, EV."""
+        steps = np.array([evs[j] - evs[i] for i, j in self.partners] or [0.0], np.float64)
+        return np.asarray(steps[self.link])
+
+    def only(self, which: NDArray[np.bool_]) -> "Pairs":
+        """Some of the pairs."""
+        return Pairs(
+            self.dark[which],
+            self.bright[which],
+            self.sigma[which],
+            self.link[which],
+            self.partners,
+        )
+
+
+@lru_cache(maxsize=32)
+def _tables(response: Response) -> tuple[Doubles, Doubles]:
+    """log2 light, and its slope in EV per unit of code, at TABLE codes."""
+    light = response.table(TABLE).mean(axis=1)
+    logs = np.log2(np.maximum(light, 2.0**-24)).astype(np.float64)
+    reach = TABLE // 128  # two codes of 8 bits
+    padded = np.pad(logs, reach, mode="edge")
+    at = np.arange(TABLE)
+    width = np.minimum(at + reach, TABLE - 1) - np.maximum(at - reach, 0)
+    slopes = (padded[2 * reach :] - padded[: -2 * reach]) / width * (TABLE - 1)
+    return logs, slopes
+
+
+def _at(codes: NDArray[np.floating]) -> Whole:
+    return np.asarray(np.clip(codes, 0, 1) * (TABLE - 1) + 0.5).astype(np.intp)
+
+
+def light_ev(response: Response, codes: NDArray[np.floating]) -> Doubles:
+    """log2 light of a code in [0, 1] by a response's mean curve, finite everywhere."""
+    return np.asarray(_tables(response)[0][_at(codes)])
+
+
+def slope_ev(response: Response, codes: NDArray[np.floating]) -> Doubles:
+    """EV per unit of code."""
+    return np.asarray(_tables(response)[1][_at(codes)])
+
+
+def partners_of(evs: Doubles) -> list[tuple[int, int]]:
+    """Frames (darker, brighter) near enough in exposure to see the same things well."""
+    order = np.argsort(evs, kind="stable")
+    return [
+        (int(i), int(j))
+        for a, i in enumerate(order)
+        for j in order[a + 1 : a + 4]
+        if NEAR_EV <= evs[j] - evs[i] <= FAR_EV
+    ]
+
+
+def pairs_of(samples: Samples, partners: Sequence[tuple[int, int]], response: Response) -> Pairs:
+    """Well-chosen pairs of the frames (darker, brighter): smooth, unclipped, over all codes."""
+    most = max(min(PER_BIN, MOST // (BINS * max(len(partners), 1))), 8)
+    frames, points = len(samples.codes), samples.codes[0].size
+    flat = samples.codes.reshape(frames, points)
+    spread = np.hypot(samples.spread.reshape(frames, points), np.float32(QUANTUM))
+    spread = slope_ev(response, flat) * spread  # EV
+    usable = samples.usable.reshape(frames, points)
+    bright = usable & (flat > LOWEST) & (spread < TEXTURED_EV)
+    black = samples.black.reshape(frames, points)
+    rows = []
+    for number, (i, j) in enumerate(partners):
+        keep = np.flatnonzero(usable[i] & bright[j])
+        at, sigma = _chosen(keep, flat[i], flat[j], (spread[i], spread[j]), black[i], most)
+        rows.append((flat[i][at], flat[j][at], sigma, np.full(len(at), number)))
+    if not rows:
+        rows = [(np.zeros(0),) * 4]
+    dark, light, sigma, link = (np.concatenate(part) for part in zip(*rows, strict=True))
+    return Pairs(
+        dark.astype(np.float64),
+        light.astype(np.float64),
+        sigma.astype(np.float64),
+        link.astype(np.intp),
+        tuple(partners),
+    )
+
+
+def _chosen(
+    keep: Whole,
+    dark: NDArray[np.float32],
+    bright: NDArray[np.float32],
+    spread: tuple[Doubles, Doubles],
+    black: NDArray[np.bool_],
+    most: int,
+) -> tuple[Whole, Doubles]:
+    """Of the points ``keep`` those that make pairs, and the error to expect of each."""
+    if not len(keep):
+        return keep, np.zeros(0)
+    chosen, full = _spread_out(bright[keep], most)
+    chosen = keep[chosen]  # (BINS, most)
+    noise = _medians(spread[0][chosen], full)
+    touching = np.where(full, black[chosen], 0).sum(axis=1)
+    good = (noise < NOISY_EV) & (touching <= BLACK_PART * full.sum(axis=1))
+    good &= _medians(dark[chosen], full) > LOWEST / 2
+    rows = full & good[:, None]
+    at = chosen[rows]
+    there = np.repeat(noise[:, None], chosen.shape[1], axis=1)[rows]
+    return at, np.sqrt(FLOOR_EV**2 + (spread[1][at] ** 2 + there**2) / AVERAGED)
+
+
+def _spread_out(codes: NDArray[np.floating], most: int) -> tuple[Whole, NDArray[np.bool_]]:
+    """Of each stratum of codes up to ``most`` from all over the picture, and which exist."""
+    stratum = np.minimum((codes * BINS).astype(np.uint8), BINS - 1)
+    order = np.argsort(stratum, kind="stable")
+    edges = np.searchsorted(stratum[order], np.arange(BINS + 1))
+    count = np.diff(edges)[:, None]
+    place = (np.arange(most) * np.maximum(count / most, 1.0)).astype(np.intp)
+    full = place < count
+    return order[np.minimum(edges[:-1, None] + place, len(codes) - 1)], full
+
+
+def _medians(values: NDArray[np.floating], full: NDArray[np.bool_]) -> Doubles:
+    """The median of each row's existing values; inf for an empty row."""
+    ordered = np.sort(np.where(full, values, np.inf), axis=1)
+    middle = np.maximum(full.sum(axis=1) - 1, 0) // 2
+    return np.asarray(ordered[np.arange(len(values)), middle], np.float64)
+
+
+def group_medians(values: Doubles, group: Whole, count: int) -> tuple[Doubles, Whole]:
+    """Median and size of each of ``count`` groups; 0 for an empty one."""
+    ordered = values[np.lexsort((values, group))]
+    sizes = np.bincount(group, minlength=count)
+    middle = np.cumsum(sizes) - sizes + np.maximum(sizes - 1, 0) // 2
+    medians = ordered[np.minimum(middle, len(ordered) - 1)] if len(ordered) else np.zeros(count)
+    return np.asarray(np.where(sizes > 0, medians, 0.0)), sizes
+
+
+def errors(pairs: Pairs, evs: Doubles, response: Response) -> Doubles:
+    """By how much the light behind each pair departs from the step of its frames, EV."""
+    steps = light_ev(response, pairs.bright) - light_ev(response, pairs.dark)
+    return steps - pairs.given(evs)
+
+
+def systematic(pairs: Pairs, evs: Doubles, response: Response) -> float:
+    """RMS over the code range of the frames' systematic disagreement, in EV.
+
+    Per pair of frames and stratum of codes the median is taken, so that noise cancels and only
+    what a wrong curve or exposure does remains. A few strata may be full of what moved.
+    """
+    group = pairs.link * 16 + np.minimum((pairs.bright * 16).astype(np.intp), 15)
+    count = 16 * max(len(pairs.partners), 1)
+    medians, sizes = group_medians(errors(pairs, evs, response), group, count)
+    sigma, _ = group_medians(pairs.sigma, group, count)
+    many = np.flatnonzero(sizes >= MEMBERS)
+    if not len(many):
+        return np.inf
+    worth = 1 / (sigma[many] ** 2 / sizes[many] + FLOOR_EV**2)
+    squares = medians[many] ** 2
+    calm = np.argsort(squares)[: max(int(0.85 * len(many)), 1)]
+    return float(np.sqrt(np.average(squares[calm], weights=worth[calm])))
