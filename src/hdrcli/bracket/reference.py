@@ -15,7 +15,7 @@ Doubles = NDArray[np.float64]
 
 DARK_EV = -7.0  # light of code 20 in sRGB: below it noise and JPEG rule
 DARK_COST = 0.5  # a dark point can be amplified, a clipped one is lost
-SIDE_COST = 0.5  # of the ends of the bracket: the photographer meant the middle
+SIDE_COST = 0.8  # of the ends of the bracket: the photographer meant the middle
 
 
 def choose(
