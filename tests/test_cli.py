@@ -5,8 +5,10 @@ import logging
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from dataclasses import fields
 from fractions import Fraction
@@ -159,6 +161,18 @@ def test_interruption_is_130(hdrcli, photos, tmp_path, monkeypatch):
 
     monkeypatch.setattr("hdrcli.pipeline.merge_files", interrupted)
     assert hdrcli("merge", *photos, "-o", tmp_path / "o.exr").code == 130
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are a matter of POSIX")
+def test_control_c_leaves_nothing_half_done(tmp_path):
+    folder = tmp_path / "new"
+    command = [sys.executable, "-m", "hdrcli", "example", folder]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as run:
+        while not folder.exists() and run.poll() is None:
+            time.sleep(0.02)
+        run.send_signal(signal.SIGINT)  # it draws now, for seconds
+        _, said = run.communicate()
+    assert (run.returncode, said, list(folder.iterdir())) == (130, b"", [])
 
 
 def test_the_options_of_a_merge_are_the_pipelines():

@@ -68,16 +68,17 @@ def facts(outcome: Mapping[str, Any]) -> None:
     """What was done, a line per fact, on stderr for who asked for more with -v."""
     for key, value in outcome.items():
         if key not in ("outputs", "warnings") and value is not None:
-            note(f"{key.replace('_', ' ')}: {_short(value)}")
+            note(f"{key.replace('_', ' ')}: {short(value)}")
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A value as a person reads it: four digits, lists with commas."""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_short(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {short(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(map(_short, value))
+        return ", ".join(map(short, value))
     return str(value)
 
 
@@ -123,7 +124,7 @@ def _plain(value: object) -> object:
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Aligned columns on stdout, cut to the terminal's width and never cut elsewhere.
+    """Aligned columns on stdout, never cut or folded.
 
     A heading that starts with ``>`` is set to the right.
     """
@@ -131,7 +132,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
+    console = Console(highlight=False, width=10_000)
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
         right = heading.startswith(">")

@@ -16,9 +16,9 @@ HEADINGS = (
     ">ISO",
     ">f/",
     ">EV",
-    ">by EXIF",
-    ">by pixels",
-    "taken",
+    ">EXIF",
+    ">pixels",
+    ">taken",
     ">size",
     ">bits",
     ">clipped",
@@ -39,7 +39,8 @@ def command(
 ) -> None:
     """Show what photographs say of their exposure, and what their pixels say of it.
 
-    EV are stops above the reference, which is marked *; + is the brighter photograph.
+    EV are stops above the reference, which is marked *; + is the brighter photograph. Beside
+    the EV that a merge would use stand those of EXIF and of the pixels.
 
     [dim]hdrcli info IMG_*.jpg[/]
     """
@@ -131,7 +132,7 @@ def _row(frame: dict[str, Any]) -> tuple[str, ...]:
         _stops(frame.get("ev")),
         _stops(frame.get("exif_ev")),
         _stops(frame.get("pixel_ev")),
-        frame["taken"] or "-",
+        (frame["taken"] or "-").partition(" ")[2] or "-",
         f"{frame['width']}x{frame['height']}",
         str(frame["bits"]),
         "-" if clipped is None else f"{clipped:.1f} %",
