@@ -164,7 +164,8 @@ def merge(
         if chosen.crop:
             bracket = cropped(bracket)
     with clock.stage("motion"):
-        moved = motion.analyse(bracket, chosen.deghost)
+        keep = chosen.backend in choice.WANT_VIEWS
+        moved = motion.analyse(bracket, chosen.deghost, keep_views=keep)
     name, why = choice.choose(chosen.backend, bracket, moved)
     settings = Settings(
         threads=chosen.threads,

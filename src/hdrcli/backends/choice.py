@@ -1,16 +1,25 @@
 """Which backend suits a bracket, and why."""
 
-from hdrcli.backends.registry import BACKENDS
+from hdrcli import weights
+from hdrcli.errors import WeightsError
 from hdrcli.frames import Bracket
 from hdrcli.motion import Motion
 
-ALWAYS = "average"
+STILL = "average"
+MOVING = "flowmerge"
+WANT_VIEWS = ("auto", MOVING)  # backends that look at the pictures motion was estimated on
+A_LITTLE = 0.0005  # fraction of the picture whose motion the mean handles as well as any
 
 
 def choose(wanted: str, bracket: Bracket, motion: Motion) -> tuple[str, str]:
     """The backend to use and the reason in words; ``auto`` looks at what moved."""
     if wanted != "auto":
         return wanted, "as asked"
-    assert ALWAYS in BACKENDS
-    moved = 100 * motion.moved
-    return ALWAYS, f"{moved:.1f} % of the picture moved over {len(bracket.frames)} frames"
+    said = f"{100 * motion.moved:.1f} % of the picture moved over {len(bracket.frames)} frames"
+    if motion.moved <= A_LITTLE:
+        return STILL, said
+    try:
+        weights.find(MOVING)
+    except WeightsError:
+        return STILL, f"{said}; no weights of {MOVING} are installed"
+    return MOVING, said

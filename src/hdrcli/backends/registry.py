@@ -96,6 +96,14 @@ BACKENDS: Mapping[str, BackendSpec] = MappingProxyType(
                 summary="The noise-optimal mean of all frames that agree with the reference",
             ),
             BackendSpec(
+                name="flowmerge",
+                target="hdrcli.backends.flowmerge:FlowMergeBackend",
+                kind="neural",
+                paper="FlowMerge: our own; the mean above, its beliefs corrected by a network",
+                summary="The mean of what agrees, judged by a network; the default where it moves",
+                weights="flowmerge",
+            ),
+            BackendSpec(
                 name="debevec",
                 target="hdrcli.backends.average:Debevec",
                 kind="classical",
@@ -174,7 +182,7 @@ BACKENDS: Mapping[str, BackendSpec] = MappingProxyType(
                 network=NetworkSpec(
                     multiple_of=4,
                     reach=189,
-                    halo=96,
+                    halo=64,
                     bytes_per_pixel=6000,
                     pooled=True,
                 ),
@@ -190,7 +198,7 @@ BACKENDS: Mapping[str, BackendSpec] = MappingProxyType(
                 network=NetworkSpec(
                     multiple_of=16,
                     reach=424,
-                    halo=96,
+                    halo=64,
                     bytes_per_pixel=9000,
                 ),
             ),
