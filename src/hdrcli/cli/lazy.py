@@ -25,6 +25,7 @@ COMMANDS = {
     "info": Entry("hdrcli.cli.info", "Show exposures by EXIF and by the pixels themselves."),
     "example": Entry("hdrcli.cli.example", "Write a rendered bracket to try hdrcli with."),
     "backends": Entry("hdrcli.cli.backends", "List the ways to merge."),
+    "weights": Entry("hdrcli.cli.weights", "List, check and import the weights of the networks."),
     "doctor": Entry("hdrcli.cli.doctor", "Say what this machine has, and what it lacks."),
 }
 

@@ -14,6 +14,7 @@ NETWORKS: Mapping[str, str] = MappingProxyType(
         "hdrgan": "hdrcli.nets.hdrgan:HDRGAN",
         "apntfusion": "hdrcli.nets.apntfusion:APNTFusion",
         "deephdrvideo": "hdrcli.nets.deephdrvideo:DeepHDRVideo",
+        "flowmerge": "hdrcli.nets.flowmerge:FlowMerge",
     }
 )
 
