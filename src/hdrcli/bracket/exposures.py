@@ -65,7 +65,13 @@ class Known:
 
     frames: Sequence[Frame]
     exif: list[float | None]
+    samples: Samples
     seen: PixelExposures
+
+    def look_closer(self) -> PixelExposures:
+        """Find the exposures from the pixels alone, whatever the files say."""
+        self.seen = pixels.estimate(self.samples, pixels.prior_of(self.frames))
+        return self.seen
 
     @property
     def exif_evs(self) -> Doubles | None:
@@ -82,8 +88,8 @@ def find(
     Raises BracketError where nothing says what the exposures are.
     """
     report = ExposureReport("")
-    seen = pixels.estimate(samples, pixels.prior_of(frames))
-    known = Known(frames, _of_files(frames), seen)
+    prior = pixels.prior_of(frames)
+    known = Known(frames, _of_files(frames), samples, pixels.rough(samples, prior))
     exposures = (
         _as_given(known, given, report)
         or (None if mode != "auto" else _by_sidecar(known, report))
@@ -95,7 +101,12 @@ def find(
             f"the exposures of {_names(frames)} are not recorded in EXIF",
             hint="--ev -2,0,2 in the order of the files, or --exposures estimate",
         )
-    _cross_check(known, samples, exposures, report)
+    _cross_check(known, exposures, report)
+    for stranger in known.seen.strangers:
+        report.warn(
+            f"{frames[stranger].name} shows something else than the other photographs: "
+            "does it belong to them?"
+        )
     if np.ptp(np.log2(exposures)) < SAME_EV:
         report.warn("all frames have one exposure: no dynamic range is gained, only less noise")
     return exposures, known, report
@@ -147,7 +158,8 @@ def _by_exif(known: Known, report: ExposureReport, mode: Mode) -> list[float] | 
         if len(missing) < len(known.frames):
             report.warn(f"no exposure is recorded in {', '.join(missing)}")
         return None
-    apart = float(np.ptp(known.seen.evs))
+    firm = known.seen.evs[known.seen.confidence >= SURE]
+    apart = float(np.ptp(firm)) if len(firm) else 0.0
     if mode == "auto" and np.ptp(evs) < CONSTANT_EV and apart > DIFFERENT_EV:
         report.warn(
             "EXIF gives every frame one exposure, but the pixels are "
@@ -160,7 +172,7 @@ def _by_exif(known: Known, report: ExposureReport, mode: Mode) -> list[float] | 
 
 def _by_pixels(known: Known, report: ExposureReport) -> list[float]:
     """The pixels' estimate; a step they do not show is taken as long as those they do."""
-    seen = known.seen
+    seen = known.look_closer()
     if seen.sure >= SURE:
         report.source = "pixels"
         evs = seen.evs
@@ -189,16 +201,16 @@ def _anchored(relative: Sequence[float], known: Known) -> list[float]:
     return [float(value * factor) for value in relative]
 
 
-def _cross_check(
-    known: Known, samples: Samples, exposures: Sequence[float], report: ExposureReport
-) -> None:
+def _cross_check(known: Known, exposures: Sequence[float], report: ExposureReport) -> None:
     """Warn of every frame whose exposure the pixels contradict, whatever the camera's curve."""
     if report.source.startswith("pixels"):
         return
     evs = _centred(exposures)
-    off = pixels.contradictions(samples, evs, pixels.prior_of(known.frames))
-    if off is not None:
-        known.seen = replace(known.seen, evs=_centred_evs(evs + off))
+    off = pixels.contradictions(known.samples, evs, pixels.prior_of(known.frames))
+    if off is None:
+        known.look_closer()
+    else:
+        known.seen = replace(known.seen, evs=evs + off - np.mean(off))
     off = known.seen.evs - evs
     off -= np.median(off)
     middle = evs - np.median(evs)
@@ -208,10 +220,6 @@ def _cross_check(
                 f"{frame.name}: {report.source} says {middle[i]:+.2f} EV, "
                 f"the pixels {middle[i] + off[i]:+.2f} EV"
             )
-
-
-def _centred_evs(evs: Doubles) -> Doubles:
-    return np.asarray(evs - evs.mean())
 
 
 def _centred(exposures: Sequence[float]) -> Doubles:

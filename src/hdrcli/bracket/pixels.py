@@ -29,7 +29,7 @@ CAMERA_EV = (1.54, 1.30, 0.83, 0.42, 0.10, -0.13, -0.30, -0.52, -0.60, -0.56, -0
 AMOUNTS = (0.0, 0.5, 1.0, 1.5)  # of that curve, tried first
 FINEST = 0.1  # step of the amount at which the search ends
 PLAUSIBLE = (0.7, 1.7)  # steps seen through the claimed curve over true steps, of any camera
-MOVING_EV = 0.35  # median absolute error of points that show one scene
+STRANGE_EV = 1.0  # spread of the step between frames that show different things
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,13 @@ class Link:
     darker: int
     brighter: int
     step: float  # EV
-    confidence: float
+    spread: float  # standard deviation of the step over the points, EV, robust
+    points: int
+
+    @property
+    def confidence(self) -> float:
+        """0, a guess, to 1, sure: many points that agree."""
+        return min(self.points / ENOUGH_PAIRS, 1.0) / (1 + (self.spread / LOOSE_EV) ** 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +55,7 @@ class PixelExposures:
     evs: Doubles
     confidence: Doubles
     order: NDArray[np.intp]  # frames by brightness, darkest first
+    strangers: tuple[int, ...] = ()  # frames that show something else than all the others
 
     @property
     def sure(self) -> float:
@@ -75,6 +82,14 @@ class PixelExposures:
         return np.asarray(evs - evs.mean())
 
 
+def rough(samples: Samples, response: Response) -> PixelExposures:
+    """Relative exposures, as if the claimed curve were true: quick, and a third too far apart."""
+    order = np.argsort(samples.bright, kind="stable")
+    pairs = pairs_of(samples, _neighbours(order), response)
+    _, evs, links = _with_amount(pairs, response, 0.0, len(order))
+    return PixelExposures(evs, _confidence(links, len(order)), order, _strangers(links, order))
+
+
 def estimate(samples: Samples, response: Response) -> PixelExposures:
     """Relative exposure of each frame, in stops; + is brighter."""
     order = np.argsort(samples.bright, kind="stable")
@@ -90,7 +105,7 @@ def estimate(samples: Samples, response: Response) -> PixelExposures:
                 tried[amount] = _with_amount(pairs, response, amount, len(order))
     best = min(tried, key=lambda amount: tried[amount][0])
     _, evs, links = tried[best]
-    return PixelExposures(evs, _confidence(links, len(order)), order)
+    return PixelExposures(evs, _confidence(links, len(order)), order, _strangers(links, order))
 
 
 def contradictions(samples: Samples, evs: Doubles, response: Response) -> Doubles | None:
@@ -156,11 +171,10 @@ def links_of(pairs: Pairs, response: Response) -> list[Link]:
     count = len(pairs.partners)
     middle, sizes = group_medians(steps, pairs.link, count)
     spread, _ = group_medians(np.abs(steps - middle[pairs.link]), pairs.link, count)
-    sure = np.minimum(sizes / ENOUGH_PAIRS, 1.0) / (1 + (1.4826 * spread / LOOSE_EV) ** 2)
     return [
-        Link(i, j, float(step), float(c))
-        for (i, j), step, c in zip(pairs.partners, middle, sure, strict=True)
-        if c > 0
+        Link(i, j, float(step), 1.4826 * float(apart), int(size))
+        for (i, j), step, apart, size in zip(pairs.partners, middle, spread, sizes, strict=True)
+        if size
     ]
 
 
@@ -184,3 +198,13 @@ def _confidence(links: Sequence[Link], count: int) -> Doubles:
         for frame in (link.darker, link.brighter):
             found[frame] = max(found[frame], link.confidence)
     return found
+
+
+def _strangers(links: Sequence[Link], order: NDArray[np.intp]) -> tuple[int, ...]:
+    """Frames whose points agree with no other frame's, though there are enough of them."""
+    found = []
+    for frame in sorted(int(i) for i in order):
+        own = [link for link in links if frame in (link.darker, link.brighter)]
+        if own and all(link.spread > STRANGE_EV and link.points > ENOUGH_PAIRS for link in own):
+            found.append(frame)
+    return tuple(found)

@@ -158,7 +158,8 @@ def _ranks(frame: Frame, step: int) -> Floats:
     """Green, reduced, each pixel replaced by its rank in [0, 1]: blind to exposure and curve."""
     import cv2
 
-    rows = np.ascontiguousarray(frame.codes[:: max(step // 4, 1), :, 1])
+    skip = max(step // 4, 1)
+    rows = np.ascontiguousarray(frame.codes[::skip, ::skip, 1])
     wide, high = frame.size[1] // step, frame.size[0] // step
     green = cv2.resize(rows, (wide, high), interpolation=cv2.INTER_AREA).astype(np.float32)
     known, where = np.unique(green, return_inverse=True)
