@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hdrcli.align import align_bracket, crop_to_overlap, warp_frame
+from hdrcli.align import align_bracket, belonging, crop_to_overlap, warp_frame
 from hdrcli.align.features import from_bitmaps
 from hdrcli.align.models import MODELS, apply, coverage, fit, implausible, lattice, parts
 from hdrcli.color import srgb_decode, srgb_encode
+from hdrcli.errors import BracketError
 from hdrcli.frames import Bracket, Frame, sampled
 
 SIZE = (264, 360)
@@ -222,6 +223,21 @@ def test_another_scene_stays_where_it_is_and_says_so(radiance, method):
     assert aligned.frames[0].warp is None
     assert not report.frames[0].same_scene
     assert "stranger was not aligned" in report.warnings[0]
+
+
+def test_frames_of_another_scene_can_be_left_out(radiance):
+    shots = [shoot(radiance), shoot(radiance, -2, seed=1), shoot(scene(7), -1, seed=2, name="odd")]
+    aligned, report = align_bracket(Bracket.of(shots, shots[0]), "mtb")
+    kept = belonging(aligned, report)
+    assert [frame.name for frame in kept.frames] == ["-2.0", "+0.0"]
+    assert kept.ref is aligned.ref
+
+
+def test_two_scenes_are_no_bracket(radiance):
+    shots = [shoot(radiance), shoot(scene(7), -1, seed=2, name="odd")]
+    aligned, report = align_bracket(Bracket.of(shots, shots[0]), "mtb")
+    with pytest.raises(BracketError, match="odd"):
+        belonging(aligned, report)
 
 
 def test_a_noise_that_hides_everything_does_not_move_a_frame(radiance):

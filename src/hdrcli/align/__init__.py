@@ -28,6 +28,7 @@ from hdrcli.align.models import Matrix
 from hdrcli.align.overlap import crop_to_overlap, warp_frame
 from hdrcli.align.pair import FrameAlignment, Method, Pair
 from hdrcli.align.views import Picture
+from hdrcli.errors import BracketError
 from hdrcli.frames import Bracket
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "FrameAlignment",
     "Method",
     "align_bracket",
+    "belonging",
     "crop_to_overlap",
     "warp_frame",
 ]
@@ -86,6 +88,26 @@ def align_bracket(bracket: Bracket, method: Method = "auto") -> tuple[Bracket, A
     frames = [replace(frame, warp=done[i].warp) for i, frame in enumerate(bracket.frames)]
     report = AlignReport(method, tuple(done[i].found for i in range(len(frames))))
     return bracket.with_frames(frames), report
+
+
+def belonging(bracket: Bracket, report: AlignReport) -> Bracket:
+    """Leave out the frames that show another scene than the reference.
+
+    Raises BracketError where fewer than two are left.
+    """
+    kept = [
+        frame
+        for frame, found in zip(bracket.frames, report.frames, strict=True)
+        if found.same_scene
+    ]
+    if len(kept) < 2:
+        names = ", ".join(frame.name for frame in bracket.frames)
+        raise BracketError(
+            f"these photographs do not seem to show one scene: {names}",
+            hint="if they do, merge them as they lie with --align none",
+        )
+    at = next(i for i, frame in enumerate(kept) if frame is bracket.ref)
+    return Bracket(tuple(kept), at)
 
 
 @dataclass(frozen=True, eq=False)
