@@ -20,12 +20,14 @@ class Entry(NamedTuple):
 
 COMMANDS = {
     "merge": Entry("hdrcli.cli.merge", "Merge a bracket of photographs into one HDR image."),
+    "video": Entry("hdrcli.cli.video", "Merge a clip of alternating exposures into HDR video."),
     "tonemap": Entry("hdrcli.cli.tonemap", "Make a picture for a screen of an HDR image."),
     "align": Entry("hdrcli.cli.align", "Write the frames of a bracket, aligned, for other tools."),
     "info": Entry("hdrcli.cli.info", "Show exposures by EXIF and by the pixels themselves."),
     "example": Entry("hdrcli.cli.example", "Write a rendered bracket to try hdrcli with."),
     "backends": Entry("hdrcli.cli.backends", "List the ways to merge."),
     "weights": Entry("hdrcli.cli.weights", "List, check and import the weights of the networks."),
+    "bench": Entry("hdrcli.cli.bench", "Measure how fast hdrcli is on this machine."),
     "doctor": Entry("hdrcli.cli.doctor", "Say what this machine has, and what it lacks."),
 }
 

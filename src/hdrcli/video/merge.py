@@ -1,0 +1,263 @@
+"""Windows become radiance, all frames on one scale.
+
+1.0 is what the pattern's anchor exposure records as white, in every frame, whatever its own
+exposure. ``average`` is made for video: an exposure counts the same whether one frame of it is
+in the window or two, so that the mix, and with it any error of the response, does not change
+from frame to frame. The other backends merge windows as they merge brackets of photographs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hdrcli import strips
+from hdrcli.backends import BACKENDS, load_backend
+from hdrcli.backends.average import FADE, Average, Source, light_plane, lookup, store
+from hdrcli.backends.registry import Settings
+from hdrcli.errors import InputError
+from hdrcli.frames import Bracket, Frame, Radiance
+from hdrcli.motion import CLIP, Motion, Noise
+from hdrcli.video import motion
+from hdrcli.video.clip import Timed
+from hdrcli.video.windows import Window
+
+Floats = NDArray[np.float32]
+
+NOISE = Noise()
+CRUSHED, CLEAR = 1 / 255, 16 / 255  # codes that say nothing but "dark", and that say it exactly
+CRUSHED_WEIGHT = 1e-8  # of a crushed code against a clear one
+CLIPPED_WEIGHT = CRUSHED_WEIGHT ** (2 / 3)  # of a clipped code: a third up the crushed ones
+LOST_WEIGHT = 0.3  # of a code that clips in the darkest frame; there is nothing better
+GUESS = 1e-3  # belief in a neighbour that contradicts, where the present frame is blind
+
+
+class Merger(Protocol):
+    """A window in, radiance out."""
+
+    def merge(self, bracket: Bracket, motion: Motion) -> Radiance:
+        """Merge; 1.0 is the white of the exposure that the merger was made for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Witness:
+    """A source, and how far its dark codes are believed, by their brightness."""
+
+    source: Source
+    crush: Floats | None  # (1, levels), at the grey code; None where all are
+
+
+class SteadyAverage:
+    """The noise-optimal mean, with a weight per exposure instead of one per frame."""
+
+    def __init__(self, settings: Settings, anchor: float) -> None:
+        self.settings = settings
+        self.mean = Average(settings)
+        self.anchor = anchor
+
+    def witnesses(self, bracket: Bracket, motion: Motion) -> list[Witness]:
+        """Tables relative to the anchor, shared among the frames of one exposure."""
+        found = [
+            self.mean._source(frame, i, float(bracket.exposures[i]) / self.anchor, motion)
+            for i, frame in enumerate(bracket.frames)
+        ]
+        distinct = sorted({round(float(np.log2(e)), 2) for e in bracket.exposures})
+        ranks = [distinct.index(round(float(np.log2(e)), 2)) for e in bracket.exposures]
+        clear = float(np.interp(CLEAR, *_curve(found[0].weight[0])))
+        return [
+            Witness(
+                replace(
+                    source, weight=_bounded(source, rank, clear) / np.float32(ranks.count(rank))
+                ),
+                _crush(source.placement.frame) if rank < len(distinct) - 1 else None,
+            )
+            for source, rank in zip(found, ranks, strict=True)
+        ]
+
+    def merge(self, bracket: Bracket, motion: Motion) -> Radiance:
+        """Merge a window."""
+        witnesses = self.witnesses(bracket, motion)
+        guessed = _guessed(bracket.ref)
+        out = np.empty((*bracket.size, 3), self.settings.dtype)
+
+        def work(rows: slice) -> int:
+            planes, lost = steady_block(witnesses, guessed, bracket.ref, rows)
+            store(planes, out[rows])
+            return lost
+
+        lost = sum(strips.run(work, bracket.size, self.settings.threads))
+        return Radiance(
+            out, bracket.ref.primaries, self.anchor, clipped=lost / (out.shape[0] * out.shape[1])
+        )
+
+
+def _curve(weight: Floats) -> tuple[Floats, Floats]:
+    """Codes in [0, 1] and their weights, to be changed."""
+    return np.linspace(0, 1, len(weight), dtype=np.float32), weight.copy()
+
+
+def _bounded(source: Source, rank: int, clear: float) -> Floats:
+    """Weights in which a clipped code counts where no other exposure says more.
+
+    Where the dark frame is crushed and the bright one clips, the clipping level is nearer to
+    the truth than a colour made of two or three codes.
+    """
+    if not source.placement.frame.levels:
+        return source.weight
+    codes, weight = _curve(source.weight[0])
+    least = clear * (LOST_WEIGHT if rank == 0 else CLIPPED_WEIGHT * 0.1 ** (rank - 1))
+    bright = codes > FADE
+    weight[bright] = np.maximum(weight[bright], np.float32(least))
+    return np.asarray(weight, np.float32)[None]
+
+
+def _crush(frame: Frame) -> Floats | None:
+    """By grey code, (1, levels): crushed codes fade out by powers of ten, so that they give way
+    to a brighter frame's clipping level without an edge."""
+    if not frame.levels:
+        return None
+    codes = np.linspace(0, 1, frame.levels, dtype=np.float32)
+    crushed = np.clip((CLEAR - codes) / (CLEAR - CRUSHED), 0, 1)
+    return np.asarray(np.float32(CRUSHED_WEIGHT) ** crushed, np.float32)[None]
+
+
+def _guessed(frame: Frame) -> Floats | None:
+    """By code, (1, levels): the belief that a neighbour keeps where the present frame says
+    nothing, being crushed or clipped. Another moment is better than none."""
+    if not frame.levels:
+        return None
+    codes = np.linspace(0, 1, frame.levels)
+    blind = np.interp(codes, (CRUSHED, CLEAR, FADE, CLIP), (1, 0, 0, 1))
+    return (GUESS * blind).astype(np.float32)[None]
+
+
+def steady_block(
+    witnesses: list[Witness], guessed: Floats | None, now: Frame, rows: slice
+) -> tuple[list[Floats], int]:
+    """Merge one block of rows: three (h, w) planes, and how many pixels clip everywhere."""
+    width = now.size[1]
+    shape = (rows.stop - rows.start, width)
+    total = [np.zeros(shape, np.float32) for _ in range(3)]
+    norm = np.zeros(shape, np.float32)
+    product = np.empty(shape, np.float32)
+    least = None
+    lost = 0
+    for witness in witnesses:
+        light, weight, largest = evidence(witness, rows)
+        belief = believed(witness.source, rows, width)
+        if belief is not None:
+            if least is None and guessed is not None:
+                own = now.codes[rows]
+                least = lookup(np.asarray(own.max(axis=2)), guessed)
+            weight *= belief if least is None else np.maximum(belief, least)
+        if witness is witnesses[0] and now.levels:
+            lost = int(np.count_nonzero(largest >= CLIP * (now.levels - 1)))
+        norm += weight
+        for channel, plane in zip(total, light, strict=True):
+            np.multiply(plane, weight, out=product)
+            channel += product
+    np.maximum(norm, np.float32(1e-30), out=norm)
+    for channel in total:
+        channel /= norm
+    return total, lost
+
+
+def evidence(witness: Witness, rows: slice) -> tuple[list[Floats], Floats, NDArray[Any]]:
+    """Three planes of light, the weight of each pixel, and its largest code."""
+    import cv2
+
+    source = witness.source
+    codes, valid = source.placement.codes(rows)
+    planes = cv2.split(codes)
+    largest = cv2.max(cv2.max(planes[0], planes[1]), planes[2])
+    weight = lookup(largest, source.weight)
+    if witness.crush is not None:
+        weight *= lookup(cv2.cvtColor(codes, cv2.COLOR_RGB2GRAY), witness.crush)
+    if valid is not None:
+        weight *= valid
+    return [light_plane(source, c, plane) for c, plane in enumerate(planes)], weight, largest
+
+
+def believed(source: Source, rows: slice, width: int) -> Floats | None:
+    """Confidence in these rows; None where it is full."""
+    if source.confidence is None:
+        return None
+    if strips.small_rows(source.confidence, source.scale, rows).min() >= 1:
+        return None
+    return strips.upsample(source.confidence, source.scale, rows, width)
+
+
+class Rescaled:
+    """A backend for photographs, its radiance brought to the clip's scale."""
+
+    def __init__(self, name: str, settings: Settings, anchor: float) -> None:
+        self.backend = load_backend(name, settings)
+        self.anchor = anchor
+
+    def merge(self, bracket: Bracket, motion: Motion) -> Radiance:
+        """Merge a window as a bracket."""
+        image = self.backend.merge(bracket, motion)
+        assert isinstance(image, Radiance)
+        gain = np.float32(self.anchor / image.exposure)
+        if gain == 1:
+            return image
+        return replace(image, pixels=image.pixels * gain, exposure=self.anchor)
+
+
+@dataclass(frozen=True)
+class VideoBackend:
+    """What a backend is for video."""
+
+    name: str
+    steady: bool = False  # has a form of its own for video
+    flows: bool = True  # wants the motion of the window
+
+
+VIDEO: Mapping[str, VideoBackend] = MappingProxyType(
+    {
+        row.name: row
+        for row in (
+            VideoBackend("average", steady=True),
+            VideoBackend("flowmerge"),
+            VideoBackend("deephdrvideo", flows=False),
+        )
+    }
+)
+AUTO = "average"
+
+
+def available() -> list[str]:
+    """The backends for video that this build has."""
+    return [name for name in VIDEO if name in BACKENDS]
+
+
+def load_merger(name: str, settings: Settings, anchor: float) -> Merger:
+    """The merger called ``name``; ``auto`` chooses. InputError where there is none."""
+    chosen = AUTO if name == "auto" else name
+    if chosen not in available():
+        raise InputError(
+            f"--backend {chosen}: not for video", hint=f"one of {', '.join(available())}"
+        )
+    if VIDEO[chosen].steady:
+        return SteadyAverage(settings, anchor)
+    return Rescaled(chosen, settings, anchor)
+
+
+def merge_window(window: Window, merger: Merger, strength: str, *, flows: bool = True) -> Radiance:
+    """Merge one window. A window of one exposure alone is that frame, brought to the scale."""
+    bracket, order = motion.bracket_of(window)
+    if flows:
+        moved = motion.analyse(window, bracket, order, strength, NOISE)
+    else:
+        moved = Motion.none(len(order), NOISE)
+    return merger.merge(bracket, moved)
+
+
+def forget(window: Window, held: list[Timed]) -> None:
+    """Drop what frames that no later window can see have kept."""
+    for timed in held:
+        if timed.index < window.now.index:
+            timed.memo.clear()

@@ -1,0 +1,317 @@
+"""A clip of alternating exposures becomes HDR video: the program on one page."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hdrcli import motion as still_motion
+from hdrcli import response, tonemap
+from hdrcli.backends.registry import Progress, Settings, silent
+from hdrcli.errors import InputError
+from hdrcli.frames import Radiance
+from hdrcli.video import encode, look
+from hdrcli.video.clip import Clip, Timed, open_clip
+from hdrcli.video.encode import EncodeOptions, Sink, Target
+from hdrcli.video.exposures import Pattern
+from hdrcli.video.given import Given, pattern_of
+from hdrcli.video.merge import VIDEO, Merger, load_merger, merge_window
+from hdrcli.video.phase import Phase
+from hdrcli.video.probe import Probe
+from hdrcli.video.stages import Worker, ahead
+from hdrcli.video.windows import Window, windows
+
+log = logging.getLogger("hdrcli")
+
+SURVEY_SECONDS = 3.0
+SURVEY_FRAMES = (12, 72)  # at least and at most
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """Everything a clip can be told."""
+
+    given: Given = field(default_factory=Given)
+    response: str = "auto"
+    backend: str = "auto"
+    deghost: str = "medium"
+    stabilise: bool = False
+    tmo: str = tonemap.DEFAULT
+    tmo_params: Mapping[str, float] = field(default_factory=dict)
+    exposure: float = 0.0  # stops brighter, of the HDR outputs
+    peak_nits: float = 1000.0
+    reference_white: float = 203.0
+    start: float = 0.0
+    duration: float | None = None
+    fps: Fraction = Fraction(25)  # of folders of pictures
+    device: str = "auto"
+    precision: str = "auto"
+    tile: int | None = None
+    threads: int | None = None
+    encode: EncodeOptions = field(default_factory=EncodeOptions)
+
+
+@dataclass
+class VideoOutcome:
+    """What was done."""
+
+    outputs: list[Path]
+    facts: dict[str, Any]
+    seconds: dict[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain data, for JSON."""
+        spent = {stage: round(value, 3) for stage, value in self.seconds.items()}
+        return {"outputs": [str(p) for p in self.outputs], **self.facts, "seconds": spent}
+
+
+class Clock:
+    """Adds up what each stage takes; stages of several threads overlap."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time one piece of a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def timed(self, name: str, items: Iterator[Any]) -> Iterator[Any]:
+        """The same items, the time to make each counted."""
+        with closing(items):  # type: ignore[type-var]
+            while True:
+                with self.stage(name):
+                    item = next(items, None)
+                if item is None:
+                    return
+                yield item
+
+
+def video_file(
+    source: str | Path,
+    targets: Sequence[Target],
+    options: VideoOptions | None = None,
+    progress: Progress | None = None,
+) -> VideoOutcome:
+    """Merge a clip and write every target.
+
+    ``source`` is a video, a folder, or a pattern of pictures. Raises InputError for what cannot
+    be used, SetupError for what the machine lacks; what can fail early fails before the first
+    frame is merged.
+    """
+    chosen, say, clock = options or VideoOptions(), progress or silent, Clock()
+    tonemap.settled(tonemap.operator_of(chosen.tmo), chosen.tmo_params)
+    if chosen.deghost not in still_motion.STRENGTHS:
+        raise InputError(f"--deghost {chosen.deghost}: not known")
+    clip = open_clip(source, rate=chosen.fps)
+    for target in targets:
+        encode.check(target, clip, chosen.encode)
+    say("exposures", 0.0)
+    with clock.stage("exposures"):
+        clip, pattern, grade = surveyed(clip, chosen)
+    log.info("exposures: %s", pattern.described())
+    phase = Phase(pattern)
+    merger = load_merger(chosen.backend, _settings(chosen), pattern.exposures[pattern.anchor])
+    merged = merging(clip, phase, merger, chosen, clock)
+    count = written(merged, clip, targets, grade, chosen, clock, _counting(clip, chosen, say))
+    for broken in phase.breaks:
+        log.warning("%s", broken)
+    return VideoOutcome(
+        [target.path for target in targets],
+        {**facts_of(clip, pattern, phase, chosen), **count},
+        clock.seconds,
+    )
+
+
+def _settings(options: VideoOptions) -> Settings:
+    return Settings(
+        threads=options.threads,
+        device=options.device,
+        precision=options.precision,
+        tile=options.tile,
+    )
+
+
+def _counting(clip: Clip, options: VideoOptions, say: Progress) -> Callable[[int], None]:
+    """Tells the progress by the number of frames done."""
+    total = clip.count
+    if options.duration is not None:
+        limit = int(options.duration * clip.rate)
+        total = limit if total is None else min(total, limit)
+    return lambda done: say(
+        f"frame {done}" + (f" of {total}" if total else ""), min(done / total, 1) if total else 0.0
+    )
+
+
+# --- survey -----------------------------------------------------------------------------------
+
+
+def survey(clip: Clip, options: VideoOptions) -> list[Probe]:
+    """Probes of the first seconds."""
+    most = int(np.clip(SURVEY_SECONDS * clip.rate, *SURVEY_FRAMES))
+    frames = clip.frames(options.start, options.duration)
+    with closing(frames):  # type: ignore[type-var]
+        return [Probe.of(timed) for timed in islice(frames, most)]
+
+
+def surveyed(clip: Clip, options: VideoOptions) -> tuple[Clip, Pattern, look.Grade]:
+    """The pattern of the exposures and how HDR will be shown, both fixed for the clip."""
+    claimed = clip.response
+    if options.response != "auto":
+        claimed = response.known(options.response) or response.load(Path(options.response))
+    probes = survey(clip, options)
+    if not probes:
+        raise InputError(f"{clip.path}: there are no frames there", hint="see --start, --duration")
+    pattern = pattern_of(clip, probes, claimed, options.given, fixed=options.response != "auto")
+    small = replace(look.rough(probes, pattern), primaries=clip.primaries)
+    grade = look.grade_of(small, options.reference_white, options.peak_nits, options.exposure)
+    return replace(clip, response=pattern.response), pattern, grade
+
+
+# --- the chain --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """One merged frame."""
+
+    now: Timed
+    radiance: Radiance
+
+
+def merging(
+    clip: Clip, phase: Phase, merger: Merger, options: VideoOptions, clock: Clock
+) -> Iterator[Shown]:
+    """Decode, follow the pattern, window, merge."""
+    pattern = phase.pattern
+    same = distinct(pattern)
+    decoded = clock.timed("decode", clip.frames(options.start, options.duration))
+    exposed = _exposed(phase.follow(ahead(decoded)), pattern)
+    name = "average" if options.backend == "auto" else options.backend
+    done = finished(options, clip)
+    for window in windows(exposed, pattern.period, same):
+        if window.now.index in done:
+            yield Shown(window.now, EMPTY)
+            continue
+        with clock.stage("merge"):
+            flows = VIDEO[name].flows
+            radiance = merge_window(window, merger, options.deghost, flows=flows)
+        yield Shown(window.now, radiance)
+        _forget(window)
+
+
+EMPTY = Radiance(np.zeros((1, 1, 3), np.float32))  # of a frame that need not be merged
+
+
+def finished(options: VideoOptions, clip: Clip) -> frozenset[int]:
+    """Frames that no output needs; the mergers' caller may set them. None here."""
+    return frozenset()
+
+
+def _exposed(frames: Iterator[Timed], pattern: Pattern) -> Iterator[Timed]:
+    """Frames with the exposure and the response that were found."""
+    for timed in frames:
+        frame = replace(
+            timed.frame, exposure=pattern.exposures[timed.key], response=pattern.response
+        )
+        yield replace(timed, frame=frame)
+
+
+def distinct(pattern: Pattern) -> dict[int, int]:
+    """Which places of the pattern have one and the same exposure."""
+    values = sorted({round(float(ev), 2) for ev in pattern.evs})
+    return {key: values.index(round(float(ev), 2)) for key, ev in enumerate(pattern.evs)}
+
+
+def _forget(window: Window) -> None:
+    """Let go what the frames before this one have kept: later windows reach no further back."""
+    for timed in window.frames:
+        if timed.index < window.now.index - 1:
+            timed.memo.pop("small", None)
+
+
+# --- outputs ----------------------------------------------------------------------------------
+
+
+def written(
+    merged: Iterator[Shown],
+    clip: Clip,
+    targets: Sequence[Target],
+    grade: look.Grade,
+    options: VideoOptions,
+    clock: Clock,
+    tell: Callable[[int], None],
+) -> dict[str, Any]:
+    """Encode every frame into every target, each in a thread. Returns what was counted."""
+    sinks: list[Sink] = []
+    workers: list[Worker[Shown]] = []
+    count, clipped = 0, 0.0
+    try:
+        for target in targets:
+            made = encode.look_for(target, grade, options.tmo, options.tmo_params)
+            sink = encode.open_sink(target, clip, made, grade, options.encode)
+            sinks.append(sink)
+            workers.append(Worker(_encoder(sink, clock)))
+        with closing(merged):  # type: ignore[type-var]
+            for shown in merged:
+                for worker in workers:
+                    worker.put(shown)
+                count += 1
+                clipped += shown.radiance.clipped
+                tell(count)
+        for worker, sink in zip(workers, sinks, strict=True):
+            worker.finish()
+            sink.finish()
+    except BaseException:
+        for worker in workers:
+            worker.abandon()
+        for sink in sinks:
+            sink.abandon()
+        raise
+    if not count:
+        raise InputError(f"{clip.path}: no frame could be decoded")
+    facts: dict[str, Any] = {"frames": count, "clipped_percent": round(100 * clipped / count, 3)}
+    for sink in sinks:
+        facts |= sink.facts()
+    return facts
+
+
+def _encoder(sink: Sink, clock: Clock) -> Callable[[Shown], None]:
+    name = f"encode {sink.target.path.name}"
+
+    def work(shown: Shown) -> None:
+        with clock.stage(name):
+            sink.take(shown.now, shown.radiance)
+
+    return work
+
+
+def facts_of(clip: Clip, pattern: Pattern, phase: Phase, options: VideoOptions) -> dict[str, Any]:
+    """What was found of the clip, as plain data."""
+    height, width = clip.size
+    return {
+        "size": [width, height],
+        "fps": round(float(clip.rate), 4),
+        "period": pattern.period,
+        "first": pattern.first,
+        "evs": [round(ev, 3) for ev in pattern.evs],
+        "measured_evs": None
+        if pattern.measured is None
+        else [round(ev, 3) for ev in pattern.measured],
+        "exposure_source": pattern.source,
+        "response": pattern.response.name,
+        "response_why": pattern.why,
+        "breaks": [{"frame": b.frame, "what": b.what, "frames": b.frames} for b in phase.breaks],
+        "backend": "average" if options.backend == "auto" else options.backend,
+    }
