@@ -1,0 +1,64 @@
+"""How fast, and in how much memory: measured here, beside the least that could be done.
+
+Times are wall-clock. What must not see the caches, settings or memory of anything else runs in a
+process of its own (``fresh``), which also tells how much memory it had at its highest.
+"""
+
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+Result = TypeVar("Result")
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of every run of one thing, in the order they ran."""
+
+    runs: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The run in the middle."""
+        return statistics.median(self.runs)
+
+
+def timed(work: Callable[[], object], runs: int) -> Timing:
+    """Run ``work`` so many times."""
+    seconds = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return Timing(tuple(seconds))
+
+
+def fresh(function: Callable[..., Result], *args: object) -> tuple[Result, int]:
+    """Call a module's function in a new process: its result, and the peak memory in bytes."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(_with_peak, function, args).result()
+
+
+def _with_peak(function: Callable[..., Result], args: Sequence[object]) -> tuple[Result, int]:
+    result = function(*args)
+    return result, peak_memory()
+
+
+def peak_memory() -> int:
+    """The most memory this process has had at once, in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) << 10
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used << 10

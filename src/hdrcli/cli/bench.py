@@ -1,0 +1,115 @@
+"""``hdrcli bench``: how fast this machine is."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hdrcli.cli import display, options
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Measure how fast hdrcli is on this machine.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command()
+def merge(
+    files: options.Files = None,
+    *,
+    size: Annotated[
+        float, typer.Option(min=0.05, max=200, metavar="MEGAPIXELS", help="Without FILES.")
+    ] = 24.0,
+    frames: Annotated[int, typer.Option(min=2, max=15, help="Without FILES.")] = 3,
+    runs: Annotated[int, typer.Option(min=1, help="How often; medians are shown.")] = 3,
+    backend: options.Backend = "auto",
+    threads: options.Threads = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Time a merge beside decoding and encoding alone, which is the floor, and beside OpenCV."""
+    from hdrcli.bench.merging import measure
+
+    display.talk(quiet=quiet)
+    paths = [Path(name) for name in options.expand(files)] if files else []
+    with display.progress(quiet=quiet) as progress:
+        found = measure(
+            paths,
+            megapixels=size,
+            frames=frames,
+            runs=runs,
+            threads=threads,
+            backend=backend,
+            progress=progress,
+        )
+    if json:
+        display.as_json(found)
+        return
+    width, height = found["size"]
+    display.table(
+        (f"{found['frames']} × {width}x{height}, {found['threads']} threads", ">s", ">floors"),
+        (
+            (row["what"], f"{row['seconds']:.2f}", f"{row['times_floor']:.2f}")
+            for row in found["rows"]
+        ),
+    )
+    display.out(f"backend {found['backend']}, peak memory {found['peak_memory_gb']:.2f} GB")
+
+
+@app.command()
+def nets(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME…", help="Networks; all if none is given.")
+    ] = None,
+    *,
+    size: Annotated[
+        float, typer.Option(min=0.01, max=50, metavar="MEGAPIXELS", help="Of the picture.")
+    ] = 1.5,
+    runs: Annotated[int, typer.Option(min=1, help="How often; medians are shown.")] = 1,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="The papers' sizes, with random weights.")
+    ] = False,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    threads: options.Threads = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Time each network in tiles beside a plain forward pass over the whole picture."""
+    from hdrcli.backends import Settings
+    from hdrcli.bench.networks import NAMES, measure
+
+    display.talk(quiet=quiet)
+    unknown = set(names or ()) - set(NAMES)
+    if unknown:
+        raise typer.BadParameter(f"{', '.join(unknown)}: not one of {', '.join(NAMES)}")
+    with display.progress(quiet=quiet) as progress:
+        found = measure(
+            names or NAMES,
+            megapixels=size,
+            runs=runs,
+            threads=threads,
+            settings=Settings(device=device, precision=precision),
+            paper=paper,
+            progress=progress,
+        )
+    if json:
+        display.as_json(found)
+        return
+    display.table(
+        ("network", ">plain s", ">GB", ">tiled s", ">GB", ">times faster", "on"),
+        (
+            (
+                row["name"],
+                f"{row['plain_seconds']:.2f}",
+                f"{row['plain_memory_gb']:.2f}",
+                f"{row['seconds']:.2f}",
+                f"{row['memory_gb']:.2f}",
+                f"{row['times_faster']:.2f}",
+                f"{row['device']} {row['precision']}, tile {row['tile']}",
+            )
+            for row in found
+        ),
+    )

@@ -1,0 +1,107 @@
+import json
+import os
+import time
+
+import numpy as np
+import pytest
+
+from hdrcli import bench, weights
+from hdrcli.bench import merging, networks
+from tests.scenes import photograph, save, texture
+
+
+def grow(megabytes):
+    return int(np.ones(megabytes << 17).sum())
+
+
+def test_the_median_of_the_runs():
+    waits = iter((0.0, 0.05, 0.0))
+    timing = bench.timed(lambda: time.sleep(next(waits)), 3)
+    assert len(timing.runs) == 3
+    assert timing.median < 0.04 < timing.runs[1]
+
+
+@pytest.mark.slow
+def test_a_fresh_process_tells_its_own_peak():
+    small, large = (bench.fresh(grow, size) for size in (1, 200))
+    assert small[0] == 1 << 17
+    assert large[1] - small[1] == pytest.approx(200 << 20, rel=0.1)
+
+
+def test_peak_memory_is_at_least_what_is_held():
+    before = bench.peak_memory()
+    held = np.ones(50 << 17)
+    assert bench.peak_memory() >= before
+    assert bench.peak_memory() > held.nbytes
+
+
+@pytest.mark.slow
+def test_made_photographs_have_the_size_and_exposures(tmp_path):
+    from hdrcli.bracket import read_bracket
+
+    paths = merging.made(tmp_path, 0.6, 3)
+    bracket = read_bracket(paths).bracket
+    assert bracket.size[0] * bracket.size[1] == pytest.approx(6e5, rel=0.01)
+    np.testing.assert_allclose(bracket.evs, (-3, 0, 3), atol=0.05)
+
+
+@pytest.mark.slow
+def test_bench_merge_says_what_a_merge_costs(hdrcli, tmp_path):
+    paths = save(photograph(texture(200, 300)), tmp_path)
+    result = hdrcli("bench", "merge", *paths, "--runs", 1, "--threads", 1, "--json")
+    assert result.code == 0, result.err
+    found = json.loads(result.out)
+    rows = {row["what"]: row for row in found["rows"]}
+    assert found["size"] == [300, 200]
+    assert found["peak_memory_gb"] > 0.01
+    floor = rows["decode the inputs"]["seconds"] + rows["encode the outputs"]["seconds"]
+    assert found["floor_seconds"] == pytest.approx(floor, abs=2e-3)
+    warm = rows["merge, warm"]
+    assert warm["times_floor"] == pytest.approx(warm["seconds"] / floor, rel=0.05, abs=0.02)
+    assert any(what.startswith("OpenCV") for what in rows)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png", "2.png"]
+
+
+@pytest.fixture
+def small_psfnet(tmp_path, monkeypatch):
+    from hdrcli.nets.psfnet import PSFNet
+
+    arch = {"channels": 8, "blocks": 1, "dual_blocks": 1}
+    facts = {"backend": "psfnet", "licence": "MIT", "arch": arch}
+    weights.add(tmp_path, "psfnet", PSFNet(**arch).state_dict(), facts)
+    monkeypatch.setenv(weights.FOLDER, str(tmp_path))
+
+
+@pytest.mark.slow
+def test_bench_nets_measures_both_ways(hdrcli, small_psfnet):
+    words = ("bench", "nets", "psfnet", "--size", 0.05, "--threads", 1, "--device", "cpu")
+    result = hdrcli(*words, "--json")
+    assert result.code == 0, result.err
+    (row,) = json.loads(result.out)
+    assert row["name"] == "psfnet"
+    assert row["device"] == "cpu"
+    faster = row["plain_seconds"] / row["seconds"]
+    assert row["times_faster"] == pytest.approx(faster, rel=0.1, abs=0.02)
+    assert row["memory_gb"] > 0.1
+
+
+def test_both_ways_use_the_same_weights_and_say_the_tile(small_psfnet):
+    job = ("psfnet", None, 0.03, 2, 1, "cpu", "fp32")
+    assert len(networks.run_plain(*job).runs) == 2
+    timing, facts = networks.run_tiled(*job)
+    assert len(timing.runs) == 2
+    assert facts["precision"] == "fp32"
+
+
+def test_random_weights_where_there_are_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "folders", list)
+    with networks.weights_of("psfnet", paper=False) as folder:
+        assert folder is not None
+        (entry,) = weights.read_manifest(networks.Path(folder), "set")
+        assert entry.backend == "psfnet"
+        assert not entry.arch
+    assert not os.path.exists(folder)  # noqa: PTH110
+
+
+def test_an_unknown_network_is_a_wrong_command(hdrcli):
+    assert hdrcli("bench", "nets", "resnet").code == 2
