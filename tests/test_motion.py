@@ -237,3 +237,13 @@ def test_what_is_transparent_is_not_believed():
     found = motion.analyse(bracket.with_frames([holed, *bracket.frames[1:]]))
     assert belief(found, 0)[25:55, 35:65].max() < 0.1
     assert belief(found, 0)[:, 90:].min() > 0.9
+
+
+def test_a_reference_that_is_black_noise_leaves_the_brighter_frames_alone():
+    """Flow in noise leads anywhere: where it leads out of the picture it explains nothing."""
+    scene = 0.004 * texture(*SIZE, stops=3.0)
+    bracket = photograph(scene, (0.0, 2.0, 4.0), sensor=Sensor(1_500.0, read=8.0), reference=0)
+    found = motion.analyse(bracket)
+    for i in (1, 2):
+        assert belief(found, i).mean() > 0.95
+        assert belief(found, i)[:, -20:].mean() > 0.95

@@ -288,7 +288,9 @@ def compare(guide: Guide, view: View, strength: Strength, noise: Noise) -> tuple
     if still.max() < strength.start and view.valid.all():
         return Compared(None, None, None), view
     flow = dense_flow(guide, fitted)
-    helped = disagreement(guide, warped(fitted, flow), strength, noise)
+    there = warped(fitted, flow)
+    helped = disagreement(guide, there, strength, noise)
+    helped = np.where(there.valid, helped, still)  # what leaves the picture only seems to agree
     flow = where_it_helps(flow, still, helped)
     judged = disagreement(guide, warped(fitted, flow), strength, noise)
     moved = warped(view, flow)
