@@ -154,6 +154,7 @@ def test_outside_of_a_frame_nothing_is_valid(frame):
         Placement(frame, steady(20, 0)),
     ):
         codes, valid = placed.codes(WHOLE)
+        assert valid is not None
         assert valid[:, : SIZE[1] - 20].all()
         assert not valid[:, SIZE[1] - 19 :].any()
         assert (codes[:, SIZE[1] - 19 :] == frame.codes[:, -1:]).all()  # the edge, never black
@@ -164,6 +165,7 @@ def test_a_frame_somewhere_else_is_nowhere_valid(frame, far):
     for placed in (Placement(replace(frame, warp=hand(*far))), Placement(frame, steady(*far))):
         codes, valid = placed.codes(WHOLE)
         assert codes.shape == frame.codes.shape
+        assert valid is not None
         assert not valid.any()
 
 
@@ -179,6 +181,7 @@ def test_what_is_transparent_stays_so(frame, kind):
     }[kind]
     dx, dy = (0, 0) if kind == "still" else (4, 2)
     _, valid = placed.codes(WHOLE)
+    assert valid is not None
     assert (valid[:80, :100] == known[dy : 80 + dy, dx : 100 + dx]).all()
 
 
