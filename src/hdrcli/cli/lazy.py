@@ -27,6 +27,7 @@ COMMANDS = {
     "example": Entry("hdrcli.cli.example", "Write a rendered bracket to try hdrcli with."),
     "backends": Entry("hdrcli.cli.backends", "List the ways to merge."),
     "weights": Entry("hdrcli.cli.weights", "List, check and import the weights of the networks."),
+    "train": Entry("hdrcli.cli.train", "Train a network on brackets made up from HDR pictures."),
     "bench": Entry("hdrcli.cli.bench", "Measure how fast hdrcli is on this machine."),
     "doctor": Entry("hdrcli.cli.doctor", "Say what this machine has, and what it lacks."),
 }

@@ -1,0 +1,364 @@
+"""Weights to begin with that make a fresh network a plain merge.
+
+The papers begin at random and spend their first thousands of steps on learning to copy. Here a few
+channels carry the reference through the skips that the networks have anyway, and where it is
+clipped they add what the short frame has more, in the domain of the output:
+
+    y = r + max(s - r - K max(0.93 - L_r, 0), 0) + limit(l - r)
+
+with r, s and l the reference, the short and the long frame in that domain, L_r the reference's
+code. limit(x) is x as far as it may be noise, |x| ≤ τ, nothing where the long frame is clipped: it
+puts the long frame's shadows, which are less noisy, in the reference's place (ADNet, HDR-GAN). All
+other weights stay as they were drawn, those of the last layers smaller, and all go on learning.
+
+DeepHDRVideo keeps the reference where it is well exposed by its own equations. It begins with the
+mean of the neighbours elsewhere, and refines nothing: H^r is the coarse H.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+
+from hdrcli.nets.adnet import ADNet
+from hdrcli.nets.apntfusion import CAB, APNTFusion
+from hdrcli.nets.deephdrvideo import PAIRS, DeepHDRVideo, RefineNet, WeightNet
+from hdrcli.nets.deform import DeformConv
+from hdrcli.nets.forms import GAMMA, MU
+from hdrcli.nets.hdrgan import HDRGAN, Merge, Residual
+from hdrcli.nets.layers import PCDAlign
+from hdrcli.nets.psfnet import PSFB, PSFNet
+
+SMALL = 0.02
+CLIPPED = 0.93  # code of the reference above which the short frame may add light
+K = 5.0  # how fast it may no more below
+LONG_CLIPS = 0.88  # code of the long frame from which it tells nothing
+NOISE = {"gamma": 0.01, "mu-law": 0.02}  # τ: what may be noise in these domains
+LEAST = -3.0  # logit of a weight that hardly counts
+LEAK = 0.1  # slope of EDVR's leaky ReLU
+TYPICAL_RATIO = 4.0  # of reference to shortest exposure
+COLOURS = range(3)
+# Where the straight pieces meet that stand for a curve: in codes, in signed μ-law, in light.
+CODE_KNEES = (0.0, 0.05, 0.15, 0.4, 0.8)
+TANH_KNEES = (-0.85, -0.5, 0.5, 0.85)
+DARK_KNEES = (0.0, 0.0008, 0.003, 0.01, 0.04, 0.2, 0.7)
+LIGHT_KNEES = (0.2, 0.4, 0.75, 0.93)
+
+Taps = Mapping[int, float]  # weight by input channel
+
+
+def begin_at_merge(net: nn.Module) -> None:
+    """Change a fresh network in place; one too narrow for it, or of another kind, is left."""
+    start = _STARTS.get(type(net))
+    if start is not None:
+        with torch.no_grad():
+            start(net)
+
+
+def set_row(conv: nn.Module, row: int, taps: Taps, bias: float = 0.0) -> None:
+    """Let an output channel be a weighted sum of input channels at the same place."""
+    weight, biases = conv.weight, _biases(conv)
+    assert isinstance(weight, Tensor)
+    middle = weight.shape[-1] // 2
+    weight[row] = 0
+    for channel, value in taps.items():
+        weight[row, channel, middle, middle] = value
+    biases[row] = bias
+
+
+def _biases(conv: nn.Module) -> Tensor:
+    biases = conv.bias
+    assert isinstance(biases, Tensor)
+    return biases
+
+
+def shrink(conv: nn.Module, rows: Sequence[int] = ()) -> None:
+    """Make what a convolution adds small, and nothing for the given output channels."""
+    weight, biases = conv.weight, _biases(conv)
+    assert isinstance(weight, Tensor)
+    weight.mul_(SMALL)
+    biases.mul_(SMALL)
+    for row in rows:
+        weight[row], biases[row] = 0, 0
+
+
+def hinges(
+    x: Tensor, aim: Tensor, knees: Sequence[float], matters: Tensor, *, constant: bool = True
+) -> list[float]:
+    """Weights of max(x - knee, 0), then of the constant, that are least wrong about ``aim``.
+
+    ``matters`` says how much what is shown changes with the aim, at each x.
+    """
+    columns = [torch.relu(x - knee) for knee in knees]
+    if constant:
+        columns.append(torch.ones_like(x))
+    basis = torch.stack(columns, 1) * matters[:, None]
+    solution = torch.linalg.lstsq(basis, (aim * matters)[:, None]).solution
+    found: list[float] = solution[:, 0].tolist()
+    return found
+
+
+def shown(light: Tensor) -> Tensor:
+    """The slope of the μ-law over the logit of light."""
+    return MU * light * (1 - light) / (1 + MU * light)
+
+
+# -- ADNet: in the gamma domain of the output all is a sum -------------------------------------
+
+
+def _adnet(net: nn.Module) -> None:
+    assert isinstance(net, ADNet)
+    align, pyramid = net.align_module, net.pyramid_feats
+    if not (isinstance(align, PCDAlign) and pyramid and net.attention and net.output == "relu"):
+        return
+    channels, growth = net.conv1.out_channels, net.RDB[0].get_parameter("conv_1x1.weight").shape[1]
+    if min(channels, growth - channels) < 15:
+        return
+    for k in COLOURS:
+        set_row(pyramid.conv1.get_submodule("0"), k, {k: 1})
+        _keep(align.L1_dcnpack, k)
+        set_row(align.L1_fea_conv, k, {k: 1})
+        _keep(align.cas_dcnpack, k)
+        set_row(net.feat_extract, 3 + k, {k: -1}, CLIPPED)
+        set_row(net.feat_extract, 6 + k, {k: 1}, -LONG_CLIPS)
+    shrink(pyramid.feature_extraction.get_submodule("0.conv2"), COLOURS)
+    _adnet_fusion(net, channels)
+
+
+def _adnet_fusion(net: ADNet, channels: int) -> None:
+    """conv1 subtracts; the first dense layer cuts off; the rest hands it on."""
+    short, reference, long = 0, 2 * channels, 4 * channels  # aligned; codes follow each
+    first = net.RDB[0]
+    dense = first.get_submodule("dense_layers.0")
+    shrink(net.conv2[1])
+    shrink(net.post_conv[2])
+    for block in net.RDB:
+        shrink(block.get_submodule("conv_1x1"), COLOURS)
+    for k in COLOURS:
+        below, clipped = reference + channels + 3 + k, long + channels + 6 + k
+        set_row(net.conv1, k, {short + k: 1, reference + k: -1, below: -K})
+        set_row(net.conv1, 3 + k, {long + k: 1, reference + k: -1, clipped: -K})
+        set_row(net.conv1, 6 + k, {long + k: -1, reference + k: 1, clipped: -K})
+        set_row(dense, k, {k: 1})
+        for row, (source, bias) in enumerate(_limits(k, NOISE["gamma"]), start=1):
+            set_row(dense, 3 * row + k, {source: 1}, bias)
+        kept = {k: 1, 3 + k: 1, 6 + k: -1, 9 + k: -1, 12 + k: 1}
+        rows = {k: -1.0} | {channels + row: sign for row, sign in kept.items()}
+        set_row(first.get_submodule("conv_1x1"), k, rows)
+        set_row(net.conv2[0], k, {k: 1})
+        set_row(net.conv2[1], k, {k: 1})
+        set_row(net.post_conv[0], k, {k: 1})
+        set_row(net.post_conv[2], k, {k: 1})
+
+
+def _limits(k: int, noise: float) -> list[tuple[int, float]]:
+    """Sources and biases of four hinges: x and x - τ, then those of -x; rows 3 + k, 6 + k."""
+    return [(3 + k, 0.0), (3 + k, -noise), (6 + k, 0.0), (6 + k, -noise)]
+
+
+def _keep(deform: DeformConv, row: int) -> None:
+    """Hand a channel on; the modulation of an untrained layer is 1/2."""
+    set_row(deform, row, {row: 2})
+
+
+# -- HDR-GAN: T + 1 is above 0 for the ReLUs; hinges undo the tanh ----------------------------
+
+
+def _hdrgan(net: nn.Module) -> None:
+    assert isinstance(net, HDRGAN)
+    merge = net.merge[0]
+    channels = net.outputs[0].get_parameter("weight").shape[1]
+    if channels < 15 or not isinstance(merge, Merge):
+        return
+    if not isinstance(merge.bottleneck, nn.Identity):
+        return
+    blocks = [encoder.get_submodule("blocks.0") for encoder in net.encoders]
+    for k in COLOURS:
+        for block in blocks:
+            _through(block, k, {3 + k: 1}, 1.0)
+        _through(blocks[1], 3 + k, {k: -1}, 2 * CLIPPED - 1)
+        _through(blocks[2], 3 + k, {k: 1}, 1 - 2 * LONG_CLIPS)
+        _merge(merge, k, channels)
+    for level, output in enumerate(net.outputs, start=1):
+        _untanh(net.decoders[f"{level}0"], output, channels)
+
+
+def _merge(merge: Merge, k: int, channels: int) -> None:
+    """Subtract, limit, hand on, add to the reference."""
+    first, second, third, last = merge.convs
+    reference, long = channels, 2 * channels
+    clipped = long + 3 + k
+    set_row(first, k, {k: 1, reference + k: -1, reference + 3 + k: -K})
+    set_row(first, 3 + k, {long + k: 1, reference + k: -1, clipped: -K})
+    set_row(first, 6 + k, {long + k: -1, reference + k: 1, clipped: -K})
+    set_row(second, k, {k: 1})
+    set_row(third, k, {k: 1})
+    for row, (source, bias) in enumerate(_limits(k, NOISE["mu-law"]), start=1):
+        set_row(second, 3 * row + k, {source: 1}, bias)
+        set_row(third, 3 * row + k, {3 * row + k: 1})
+    set_row(last, k, {k: 1, 3 + k: 1, 6 + k: -1, 9 + k: -1, 12 + k: 1})
+
+
+def _through(block: nn.Module, row: int, taps: Taps, bias: float) -> None:
+    """Let a block's output channel be what its skip makes of the input."""
+    assert isinstance(block, Residual)
+    set_row(block.skip, row, taps, bias)
+    set_row(block.conv2, row, {})
+
+
+def _untanh(decoder: nn.Module, output: nn.Module, source: int) -> None:
+    """atanh(T) of M_0's first channels, which hold T + 1."""
+    signed = torch.linspace(-0.98, 0.98, 99)
+    *bends, slope, constant = hinges(
+        signed, torch.atanh(signed), (*TANH_KNEES, -1.0), 1 - signed.square()
+    )
+    assert isinstance(decoder, Residual)
+    shrink(output)
+    for k in COLOURS:
+        _through(decoder, k, {source + k: 1}, 0.0)
+        sums = {k: slope}
+        for step, (knee, bend) in enumerate(zip(TANH_KNEES, bends, strict=True), start=1):
+            row = 3 * step + k
+            sums[row] = bend
+            set_row(decoder.conv1, row, {source + k: 1}, -(knee + 1))
+            set_row(decoder.conv2, row, {row: 1})
+            set_row(decoder.skip, row, {})
+        set_row(output, k, sums, constant)
+
+
+# -- PSFNet: the logit of light, as hinges of the codes ---------------------------------------
+
+
+def _psfnet(net: nn.Module) -> None:
+    assert isinstance(net, PSFNet)
+    channels, knees = net.extract.out_channels, len(CODE_KNEES)
+    rows = range(3 * knees + 3)
+    if not (net.global_skip and net.local_skip) or channels <= len(rows):
+        return
+    shrink(net.reduce)
+    shrink(net.reduce)
+    shrink(net.after_dual, rows)
+    shrink(net.output)
+    for block in net.psfbs:
+        assert isinstance(block, PSFB)
+        shrink(block.conv2, rows)
+    code = torch.linspace(0.02, 0.99, 200)
+    one = hinges(code, torch.logit(code**GAMMA), CODE_KNEES, shown(code**GAMMA))
+    dark = code**GAMMA / TYPICAL_RATIO
+    typical = hinges(code, torch.logit(dark), CODE_KNEES, shown(dark))
+    scale = [abs(w) ** 0.5 for w in typical]  # shared by the two layers: alike steps for both
+    for k in COLOURS:
+        mine = range(k * knees, (k + 1) * knees)
+        below = 3 * knees + k
+        for row, knee, by in zip(mine, CODE_KNEES, scale, strict=False):
+            set_row(net.extract, row, {k: by}, -knee * by)
+            set_row(net.before_output, row, {row: 1})
+        set_row(net.extract, below, {k: -1}, CLIPPED)
+        set_row(net.before_output, below, {below: 1})
+        gains = {row: w / by for row, w, by in zip(mine, typical, scale, strict=False)}
+        light = {row: w / by for row, w, by in zip(mine, one, scale, strict=False)}
+        more = light | {channels + row: -gain for row, gain in gains.items()}
+        more[channels + below] = -8 * K  # logits change about 8 times as fast as codes
+        set_row(net.reduce, below, more, one[-1] - typical[-1])
+        # What the skip adds to the last of these, 0.93 - L, is taken back by the first hinge.
+        level = gains | {below: 1, mine[0]: gains[mine[0]] + 1 / scale[0]}
+        set_row(net.output, k, level, typical[-1] - CLIPPED)
+
+
+# -- APNT-Fusion: equation 14 has the logit of the medium; light is added to it ----------------
+
+
+def _apntfusion(net: nn.Module) -> None:
+    """What the short frame has above LIGHT_KNEES[0], less what the medium has, as logits."""
+    assert isinstance(net, APNTFusion)
+    first, second = net.F_ex[0], net.F_ex[2]
+    channels = net.output.in_channels
+    if net.F_mt_s is None or channels < 3 * len(LIGHT_KNEES):
+        return
+    light = torch.linspace(LIGHT_KNEES[0], 0.985, 200)
+    aim = torch.logit(light) - torch.logit(light[:1])
+    weights = hinges(light, aim, LIGHT_KNEES, shown(light), constant=False)
+    shrink(net.output)
+    nn.init.constant_(net.F_wgt.get_parameter("2.bias"), -6.0)
+    for block in net.N_mef:
+        if isinstance(block, CAB):
+            shrink(block.body[2], COLOURS)
+    for k in COLOURS:
+        rows = range(k * len(LIGHT_KNEES), (k + 1) * len(LIGHT_KNEES))
+        for row, knee in zip(rows, LIGHT_KNEES, strict=True):
+            set_row(first, row, {k: 1}, -knee)
+        set_row(second, k, dict(zip(rows, weights, strict=True)))
+        set_row(net.F_mt_s[2], k, {}, 4.0)
+        set_row(net.N_mef[0], k, {3 * channels + k: -1, 4 * channels + k: 1})
+        set_row(net.output, k, {k: 1})
+
+
+# -- DeepHDRVideo: the coarse frame as a sum of hinges, through the skip at full size ----------
+
+
+def _deephdrvideo(net: nn.Module) -> None:
+    assert isinstance(net, DeepHDRVideo)
+    if net.weight_net is not None:
+        _weights(net.weight_net, 3 * (4 * len(PAIRS[2]) + 1) if net.exposures == 2 else 0)
+    if net.refine_net is not None:
+        _refine(net.refine_net)
+
+
+def _weights(net: WeightNet, codes: int) -> None:
+    """The frame itself, but where it is clipped, as an eighth of the size shows, its neighbours.
+
+    Channel 0 of every layer carries how far the codes are above CLIPPED; ``codes`` is where the
+    frame's own begin.
+    """
+    shrink(net.head)
+    for layer in (*net.down, *net.up):
+        conv = layer.get_submodule("0")
+        weight = conv.weight
+        assert isinstance(weight, Tensor)
+        if isinstance(conv, nn.ConvTranspose2d):
+            weight[:, 0] = 0
+            weight[0, 0] = 0.25  # four of its taps reach every pixel
+        else:
+            set_row(conv, 0, {0: 1})
+    set_row(net.down[0].get_submodule("0"), 0, {codes + k: 10 / 3 for k in COLOURS}, -10 * CLIPPED)
+    for row in range(net.head.out_channels):
+        _biases(net.head)[row] = -LEAST if row < len(COLOURS) else LEAST
+    for k in COLOURS:
+        set_row(net.head, k, {0: -40}, -LEAST)
+
+
+def _refine(net: RefineNet) -> None:
+    channels, rows = net.conv_first_1.out_channels, 3 * len(DARK_KNEES)
+    if channels < rows:
+        return
+    source = net.conv_first_1.in_channels - 3  # the light is the last that it reads
+    light = torch.logspace(-4.5, -0.004, 300)
+    bent = [torch.where(light > k, light - k, LEAK**2 * (light - k)) for k in DARK_KNEES]
+    basis = torch.stack([*bent, torch.ones_like(light)], 1)
+    matters = shown(light)[:, None]
+    weights: list[float] = (
+        torch.linalg.lstsq(basis * matters, torch.logit(light)[:, None] * matters)
+        .solution[:, 0]
+        .tolist()
+    )
+    shrink(net.conv_last)
+    for k in COLOURS:
+        mine = range(k * len(DARK_KNEES), (k + 1) * len(DARK_KNEES))
+        scale = [abs(w) ** (1 / 3) for w in weights]
+        for row, knee, by in zip(mine, DARK_KNEES, scale, strict=False):
+            set_row(net.conv_first_1, row, {source + k: by}, -knee * by)
+            set_row(net.HRconv, row, {row: by})
+        ends = {row: w / by**2 for row, w, by in zip(mine, weights, scale, strict=False)}
+        set_row(net.conv_last, k, ends, weights[-1])
+
+
+_STARTS: Mapping[type[nn.Module], Callable[[nn.Module], None]] = MappingProxyType(
+    {
+        ADNet: _adnet,
+        HDRGAN: _hdrgan,
+        PSFNet: _psfnet,
+        APNTFusion: _apntfusion,
+        DeepHDRVideo: _deephdrvideo,
+    }
+)
