@@ -42,6 +42,7 @@ HLG_GAMMA = 1.2
 NARROW = 384  # px of the longer side that plans are made from
 SLOWLY = 0.8  # seconds in which a plan's numbers go 63 % of the way
 QUICKLY = 0.12  # and its map
+MIDDLE = float(np.log2(0.2))  # the mean of what is not brighter than white, in stops below it
 SAMPLES = 6  # moments of the survey that decide the exposure of HDR
 
 
@@ -143,11 +144,23 @@ def rough(probes: Sequence[Probe], pattern: Pattern) -> Radiance:
 
 
 def grade_of(small: Radiance, white: float, peak: float, exposure: float = 0.0) -> Grade:
-    """Expose for the whole clip as the default tone mapping exposes a photograph."""
-    plan = tonemap.analyse(small, "photo", {"exposure": exposure})
-    ev = plan.numbers["ev"] + plan.numbers["show_ev"]
+    """Expose for the whole clip, so that what is not a highlight comes out middling bright."""
+    luminance = small.pixels @ luminance_weights(small.primaries).astype(np.float32)
+    stops = np.log2(luminance[luminance > 0].astype(np.float64))
+    if not stops.size:
+        return Grade(white, peak, exposure, peak)
+    ev = exposed_for(np.clip(stops, *np.percentile(stops, (1, 100)))) + exposure
     brightest = float(np.percentile(small.pixels.max(axis=2), 99.9)) * 2.0**ev * white
     return Grade(white, peak, ev, max(1.5 * brightest, peak))
+
+
+def exposed_for(stops: NDArray[np.float64]) -> float:
+    """The exposure, in stops, that brings the mean to MIDDLE, highlights counting as white."""
+    low, high = MIDDLE - float(stops.max()) - 1, MIDDLE - float(stops.min()) + 1
+    for _ in range(40):
+        ev = (low + high) / 2
+        low, high = (ev, high) if np.minimum(stops + ev, 0).mean() < MIDDLE else (low, ev)
+    return (low + high) / 2
 
 
 def rolled_off(light: NDArray[np.float64], source: float, peak: float) -> NDArray[np.float64]:

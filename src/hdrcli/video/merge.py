@@ -138,11 +138,12 @@ def steady_block(
     witnesses: list[Witness], guessed: Floats | None, now: Frame, rows: slice
 ) -> tuple[list[Floats], int]:
     """Merge one block of rows: three (h, w) planes, and how many pixels clip everywhere."""
+    import cv2
+
     width = now.size[1]
     shape = (rows.stop - rows.start, width)
     total = [np.zeros(shape, np.float32) for _ in range(3)]
-    norm = np.zeros(shape, np.float32)
-    product = np.empty(shape, np.float32)
+    norm = np.full(shape, 1e-30, np.float32)
     least = None
     lost = 0
     for witness in witnesses:
@@ -150,19 +151,24 @@ def steady_block(
         belief = believed(witness.source, rows, width)
         if belief is not None:
             if least is None and guessed is not None:
-                own = now.codes[rows]
-                least = lookup(np.asarray(own.max(axis=2)), guessed)
-            weight *= belief if least is None else np.maximum(belief, least)
+                least = lookup(largest_code(now.codes[rows]), guessed)
+            weight = cv2.multiply(weight, belief if least is None else cv2.max(belief, least))
         if witness is witnesses[0] and now.levels:
             lost = int(np.count_nonzero(largest >= CLIP * (now.levels - 1)))
         norm += weight
         for channel, plane in zip(total, light, strict=True):
-            np.multiply(plane, weight, out=product)
-            channel += product
-    np.maximum(norm, np.float32(1e-30), out=norm)
+            cv2.accumulateProduct(plane, weight, channel)
     for channel in total:
-        channel /= norm
+        cv2.divide(channel, norm, dst=channel)
     return total, lost
+
+
+def largest_code(codes: NDArray[Any]) -> NDArray[Any]:
+    """The largest of the three codes of each pixel."""
+    import cv2
+
+    red, green, blue = cv2.split(codes)
+    return np.asarray(cv2.max(cv2.max(red, green), blue))
 
 
 def evidence(witness: Witness, rows: slice) -> tuple[list[Floats], Floats, NDArray[Any]]:
@@ -170,7 +176,7 @@ def evidence(witness: Witness, rows: slice) -> tuple[list[Floats], Floats, NDArr
     import cv2
 
     source = witness.source
-    codes, valid = source.placement.codes(rows)
+    codes, valid = placed_codes(source, rows)
     planes = cv2.split(codes)
     largest = cv2.max(cv2.max(planes[0], planes[1]), planes[2])
     weight = lookup(largest, source.weight)
@@ -179,6 +185,51 @@ def evidence(witness: Witness, rows: slice) -> tuple[list[Floats], Floats, NDArr
     if valid is not None:
         weight *= valid
     return [light_plane(source, c, plane) for c, plane in enumerate(planes)], weight, largest
+
+
+def placed_codes(source: Source, rows: slice) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Codes of a frame at the present one's pixels; only what moved is resampled."""
+    import cv2
+
+    placement = source.placement
+    frame, flow = placement.frame, placement.flow
+    if flow is None:
+        return frame.codes[rows], None
+    cols = moving_columns(flow, placement.scale, rows, frame.size[1])
+    if cols is None:
+        return frame.codes[rows], None
+    full = strips.upsample(flow, placement.scale, rows, frame.size[1])[:, cols]
+    x = full[..., 0] / np.float32(placement.scale[0])
+    y = full[..., 1] / np.float32(placement.scale[1])
+    x += np.arange(cols.start, cols.stop, dtype=np.float32)
+    y += np.arange(rows.start, rows.stop, dtype=np.float32)[:, None]
+    height, width = frame.size
+    top = int(np.clip(y.min() - strips.MARGIN, 0, height - 1))
+    bottom = int(np.clip(y.max() + strips.MARGIN + 2, top + 1, height))
+    y -= np.float32(top)
+    moved = cv2.remap(
+        frame.codes[top:bottom], x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
+    codes = frame.codes[rows].copy()
+    codes[:, cols] = moved
+    y += np.float32(top)
+    if x.min() >= -0.5 and y.min() >= -0.5 and x.max() <= width - 0.5 and y.max() <= height - 0.5:
+        return codes, None
+    valid = np.ones(codes.shape[:2], bool)
+    valid[:, cols] = (x >= -0.5) & (y >= -0.5) & (x <= width - 0.5) & (y <= height - 0.5)
+    return codes, valid
+
+
+def moving_columns(
+    flow: Floats, scale: tuple[float, float], rows: slice, width: int
+) -> slice | None:
+    """The full-size columns between which anything moves in these rows; None where nothing."""
+    moving = np.flatnonzero(strips.small_rows(flow, scale, rows).any(axis=(0, 2)))
+    if not len(moving):
+        return None
+    first = int((moving[0] - 1) / scale[0])
+    last = int((moving[-1] + 2) / scale[0]) + 1
+    return slice(max(first, 0), min(last, width))
 
 
 def believed(source: Source, rows: slice, width: int) -> Floats | None:

@@ -5,11 +5,12 @@ al., "High dynamic range video", SIGGRAPH 2003): the flow between them is split 
 the current frame, as if everything moved evenly meanwhile. Where the current frame shows
 otherwise, the flow to it is found directly; where neither fits, the neighbour is not believed.
 
-Flows between frames of one exposure are kept with the frames, since a window shares them with
-the next. Where two neighbours are alike there is no flow, and nothing is resampled.
+The comparison is that of hdrcli.motion, on luminance alone: video has to be quick. Flows between
+frames of one exposure are kept with the frames, since a window shares them with the next. Where
+two neighbours are alike there is no flow, and nothing is resampled.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,12 @@ from numpy.typing import NDArray
 
 from hdrcli import motion
 from hdrcli.frames import Bracket, Frame
-from hdrcli.motion import Guide, Motion, Noise, Strength, View
+from hdrcli.motion import Motion, Noise, Strength
 from hdrcli.video.clip import Timed
 from hdrcli.video.windows import Window
 
 Floats = NDArray[np.float32]
+Mask = NDArray[np.uint8]  # (h, w), 0 or 255
 
 MAX_PIXELS = 300_000  # of the pictures that motion is estimated on
 ALIKE = 6  # codes of 255 by which frames of one exposure may differ where nothing moves
@@ -29,18 +31,19 @@ MOVED = 2e-4  # of the picture: less than that is noise
 DARK = 9 / 255  # codes of video up to here are an upper bound: its blacks are crushed hard
 DARK_BOUND = 13 / 255  # the code whose light that bound is
 DISBELIEF = 2e-3  # of the picture that does not fit, from which the flow is sought directly
+LUMINANCE = np.array([[0.25, 0.5, 0.25]], np.float32)
+CHANNELS = 3.0  # the tolerances of hdrcli.motion are for the sum over three
 
 
 @dataclass(frozen=True, eq=False)
 class Small:
     """A reduced frame, kept with it."""
 
-    codes: NDArray[Any]  # (h, w, 3) of the frame's type
-    grey: NDArray[np.uint8]  # (h, w)
-    light: Floats  # (h, w, 3), the frame's white at 1.0
-    clipped: NDArray[np.bool_]
-    dark: NDArray[np.bool_]
-    floor: float  # light that dark pixels do not exceed
+    grey: NDArray[np.uint8]  # (h, w), codes
+    light: Floats  # (h, w), the frame's white at 1.0
+    clipped: Mask  # the light is only a lower bound
+    dark: Mask  # the light is at most ``floor``
+    floor: float
 
 
 def reduced_size(size: tuple[int, int]) -> tuple[tuple[int, int], tuple[float, float]]:
@@ -53,43 +56,192 @@ def reduced_size(size: tuple[int, int]) -> tuple[tuple[int, int], tuple[float, f
 
 def small(timed: Timed) -> Small:
     """The frame reduced; made once, by whoever asks first."""
-    import cv2
-
     found: Small | None = timed.memo.get("small")
     if found is None:
-        frame = timed.frame
-        (height, width), _ = reduced_size(frame.size)
-        codes = cv2.resize(frame.codes, (width, height), interpolation=cv2.INTER_AREA)
-        found = Small(
-            codes,
-            _grey(codes, frame),
-            motion.light_of(codes, frame),
-            motion.clipped_of(codes, frame),
-            np.asarray(codes.max(axis=2) <= DARK * (frame.levels - 1), bool)
-            if frame.levels
-            else np.zeros(codes.shape[:2], bool),
-            frame.response.at(DARK_BOUND) if frame.levels else 0.0,
-        )
-        timed.memo["small"] = found
+        found = timed.memo["small"] = _reduced(timed.frame)
     return found
 
 
-def _grey(codes: NDArray[Any], frame: Frame) -> NDArray[np.uint8]:
-    """Eight-bit codes for flow; light is given a gamma."""
+def _reduced(frame: Frame) -> Small:
     import cv2
 
-    if frame.levels:
-        grey = cv2.cvtColor(codes, cv2.COLOR_RGB2GRAY)
-        return np.asarray(grey if grey.dtype == np.uint8 else grey >> 8, np.uint8)
-    light = np.clip(np.nan_to_num(codes), 0, 1)
-    return np.asarray(np.rint(255 * cv2.cvtColor(light, cv2.COLOR_RGB2GRAY) ** 0.4545), np.uint8)
+    (height, width), _ = reduced_size(frame.size)
+    codes = cv2.resize(frame.codes, (width, height), interpolation=cv2.INTER_AREA)
+    light = cv2.transform(motion.light_of(codes, frame), LUMINANCE)
+    if not frame.levels:
+        nothing = np.zeros((height, width), np.uint8)
+        return Small(_grey(light), np.asarray(light), nothing, nothing, 0.0)
+    red, green, blue = cv2.split(codes)
+    largest = cv2.max(cv2.max(red, green), blue)
+    top = frame.levels - 1
+    grey = cv2.cvtColor(codes, cv2.COLOR_RGB2GRAY)
+    return Small(
+        np.asarray(grey if grey.dtype == np.uint8 else grey >> 8, np.uint8),
+        np.asarray(light, np.float32),
+        cv2.compare(largest, motion.CLIP * top, cv2.CMP_GE),
+        cv2.compare(largest, DARK * top, cv2.CMP_LE),
+        frame.response.at(DARK_BOUND),
+    )
 
 
-def view(timed: Timed, ratio: float) -> View:
-    """What motion.py compares."""
-    made = small(timed)
-    every = np.ones(made.dark.shape, bool)
-    return View(made.light, made.clipped, made.dark, every, ratio, made.floor)
+def _grey(light: Floats) -> NDArray[np.uint8]:
+    """Light as eight-bit codes, for flow."""
+    return np.asarray(np.rint(255 * np.clip(light, 0, 1) ** np.float32(motion.GAMMA)), np.uint8)
+
+
+# --- what is seen, and what is known ----------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A frame in the geometry of the present one, the present frame's white at 1.0."""
+
+    light: Floats
+    clipped: Mask
+    dark: Mask
+    valid: Mask | None  # None: everywhere
+    ratio: float  # exposure over the present one's
+    floor: float
+
+    @classmethod
+    def of(cls, timed: Timed, ratio: float) -> "Seen":
+        """The frame where it is."""
+        made = small(timed)
+        light = made.light * np.float32(1 / ratio)
+        return cls(light, made.clipped, made.dark, None, ratio, made.floor / ratio)
+
+    def variance(self, noise: Noise) -> Floats:
+        """Of ``light``, (h, w), for the sum over the channels."""
+        own = self.light * np.float32(self.ratio)
+        quantum = np.float32(4 / 12 / 255**2)
+        slope = np.float32(noise.shot) + quantum
+        return np.asarray((slope * own + np.float32(noise.read)) / np.float32(self.ratio**2))
+
+    def moved(self, flow: Floats | None) -> "Seen":
+        """The frame as a flow brings it here."""
+        import cv2
+
+        if flow is None:
+            return self
+        x, y = _grid(flow)
+        linear, nearest = cv2.INTER_LINEAR, cv2.INTER_NEAREST
+        replicate = cv2.BORDER_REPLICATE
+        height, width = self.light.shape
+        outside = (x < -0.5) | (y < -0.5) | (x > width - 0.5) | (y > height - 0.5)
+        return replace(
+            self,
+            light=cv2.remap(self.light, x, y, linear, None, replicate),
+            clipped=cv2.compare(cv2.remap(self.clipped, x, y, linear), 64, cv2.CMP_GT),
+            dark=cv2.remap(self.dark, x, y, nearest, None, replicate),
+            valid=np.where(outside, np.uint8(0), np.uint8(255)) if outside.any() else None,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What is known of the light so far: at first what the present frame shows."""
+
+    light: Floats
+    variance: Floats
+    clipped: Mask
+    dark: Mask
+    floor: float
+
+    @classmethod
+    def of(cls, seen: Seen, noise: Noise) -> "Known":
+        """The present frame alone."""
+        return cls(seen.light, seen.variance(noise), seen.clipped, seen.dark, seen.floor)
+
+    def extended(self, seen: Seen, belief: Floats | None, noise: Noise) -> "Known":
+        """With a neighbour's light where the known one was a bound."""
+        if seen.ratio < 1:
+            where = self.clipped > 0
+            light = np.maximum(seen.light, self.light)
+            clipped = np.where(where & (seen.clipped == 0), np.uint8(0), self.clipped)
+            known = replace(self, clipped=clipped)
+        else:
+            where = (self.dark > 0) & (seen.dark == 0)
+            where &= True if belief is None else belief > 0.5
+            light = seen.light
+            known = replace(self, dark=np.where(where, np.uint8(0), self.dark))
+        if seen.valid is not None:
+            where &= seen.valid > 0
+        return replace(
+            known,
+            light=np.where(where, light, self.light),
+            variance=np.where(where, seen.variance(noise), self.variance),
+        )
+
+
+def one_sided(known: Known, seen: Seen) -> Floats:
+    """Seen minus known where no bound explains the difference, else zero; (h, w)."""
+    import cv2
+
+    difference = cv2.subtract(seen.light, known.light)
+    below, above = cv2.min(difference, 0.0), cv2.max(difference, 0.0)
+    cv2.copyTo(below, known.clipped, difference)
+    cv2.copyTo(above, seen.clipped, difference)
+    over = cv2.max(cv2.subtract(seen.light, known.floor), 0.0)
+    cv2.copyTo(over, known.dark, difference)
+    under = cv2.min(cv2.subtract(seen.floor, known.light), 0.0)
+    cv2.copyTo(under, seen.dark, difference)
+    difference[cv2.bitwise_and(known.clipped, seen.clipped) > 0] = 0
+    difference[cv2.bitwise_and(known.dark, seen.dark) > 0] = 0
+    if seen.valid is not None:
+        difference[seen.valid == 0] = 0
+    return np.asarray(difference, np.float32)
+
+
+def disagreement(known: Known, seen: Seen, strength: Strength, noise: Noise) -> Floats:
+    """Difference in tolerances, (h, w): 1 is what noise and errors explain. See hdrcli.motion."""
+    import cv2
+
+    difference = one_sided(known, seen)
+    variance = known.variance + seen.variance(noise)
+    level = cv2.GaussianBlur(known.light, (0, 0), 1.0)
+    dx = cv2.Scharr(known.light, cv2.CV_32F, 1, 0, scale=1 / 32)
+    dy = cv2.Scharr(known.light, cv2.CV_32F, 0, 1, scale=1 / 32)
+    edge = cv2.GaussianBlur(dx * dx + dy * dy, (0, 0), 1.0)
+    steady = np.float32(strength.relative) * level + np.float32(strength.floor)
+    steady = steady * steady + np.float32(motion.MISREGISTRATION**2) * edge
+    worst = np.zeros_like(difference)
+    for sigma in motion.SCALES:
+        smooth = cv2.GaussianBlur(difference, (0, 0), sigma)
+        averaged = np.float32(4 * min(1.0, 1 / (4 * np.pi * sigma**2)))
+        np.maximum(worst, smooth * smooth / (steady + averaged * variance), out=worst)
+    return np.asarray(np.sqrt(np.float32(CHANNELS) * worst))
+
+
+def photometric(known: Known, seen: Seen) -> Seen:
+    """The light fitted to the known one, for comparing alone: a small error of the response must
+    not pass for motion. One curve of brightness from medians, as in hdrcli.motion."""
+    part = (slice(None, None, 3), slice(None, None, 3))
+    bounds = known.clipped[part] | known.dark[part] | seen.clipped[part] | seen.dark[part]
+    usable = bounds == 0
+    ours = np.log2(np.maximum(known.light[part][usable], 1e-6))
+    theirs = np.log2(np.maximum(seen.light[part][usable], 1e-6))
+    middle, gap = (ours + theirs) / 2, theirs - ours
+    step = np.floor(middle).astype(np.intp)
+    enough = max(motion.FEWEST, len(step) // 50)
+    kinds, counts = np.unique(step, return_counts=True)
+    kinds = kinds[counts >= enough]
+    if not len(kinds):
+        return seen
+    at = np.array([np.median(middle[step == k]) for k in kinds])
+    error = np.array([motion.agreed(gap[step == k]) for k in kinds])
+    error = np.clip(np.convolve(np.pad(error, 1, "edge"), (0.25, 0.5, 0.25), "valid"), -1, 1)
+    beyond = np.clip(np.abs(error) - motion.TOLERATED_EV, 0, motion.MISMATCH_EV)
+    error = np.sign(error) * beyond
+    if not error.any():
+        return seen
+    top = max(float(seen.light.max()), 1e-6)
+    light = top * np.linspace(1e-6, 1, 4096)
+    gain = np.exp2(-np.interp(np.log2(light), at + error / 2, error)).astype(np.float32)
+    index = np.rint(seen.light * np.float32(4095 / top)).astype(np.intp)
+    return replace(seen, light=seen.light * gain[np.clip(index, 0, 4095)])
+
+
+# --- flow -------------------------------------------------------------------------------------
 
 
 def between(before: Timed, after: Timed) -> Floats | None:
@@ -122,22 +274,24 @@ def _kept(
 
     x, y = _grid(flow)
     helped = cv2.absdiff(one, cv2.remap(two, x, y, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE))
-    gain = cv2.GaussianBlur(still.astype(np.float32) - helped, (0, 0), 2.0)
+    gain = cv2.GaussianBlur(cv2.subtract(still, helped, dtype=cv2.CV_32F), (0, 0), 2.0)
     use = cv2.dilate((gain > 1).astype(np.float32), np.ones((9, 9), np.uint8))
     return np.asarray(flow * cv2.GaussianBlur(use, (0, 0), 1.5)[..., None], np.float32)
 
 
 def _grid(flow: Floats) -> tuple[Floats, Floats]:
+    """Where a flow leads, x and y."""
     height, width = flow.shape[:2]
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    return x + flow[..., 0], y + flow[..., 1]
+    x = flow[..., 0] + np.arange(width, dtype=np.float32)
+    y = flow[..., 1] + np.arange(height, dtype=np.float32)[:, None]
+    return x, y
 
 
 def split(flow: Floats, part: float) -> tuple[Floats, Floats]:
     """Flows from a moment between two frames to the first and to the second.
 
     ``part`` is how far the moment lies on the way, 0 to 1. A pixel x then comes from
-    x - part F(x'), x' being that very place: found by fixed-point steps.
+    x' = x - part F(x'), found by fixed-point steps.
     """
     import cv2
 
@@ -183,6 +337,9 @@ def _towards(window: Window, other: Timed) -> Floats | None:
     return np.asarray(flow * np.float32((other.pts - now.pts) / (twin.pts - now.pts)))
 
 
+# --- a window ---------------------------------------------------------------------------------
+
+
 def analyse(
     window: Window, bracket: Bracket, order: list[Timed], strength: str, noise: Noise
 ) -> Motion:
@@ -192,64 +349,64 @@ def analyse(
     if setting is None or count == 1:
         return Motion.none(count, noise)
     _, scale = reduced_size(bracket.size)
-    guide = Guide.of(view(window.now, 1.0), noise)
+    known = Known.of(Seen.of(window.now, 1.0), noise)
     expected = expected_flows(window)
     found: list[tuple[Floats | None, Floats | None]] = [(None, None)] * count
     for i in motion.outward(count, bracket.reference):
-        seen = view(order[i], float(bracket.ratios[i]))
-        flow, belief, moved = judge(guide, seen, expected.get(order[i].index), setting, noise)
+        seen = Seen.of(order[i], float(bracket.ratios[i]))
+        flow, belief = judge(known, seen, expected.get(order[i].index), setting, noise)
         found[i] = (flow, belief)
-        guide = guide.extended(moved, moved.radiance, belief, noise)
+        known = known.extended(seen.moved(flow), belief, noise)
     return Motion(
         flows=tuple(flow for flow, _ in found),
         confidence=tuple(belief for _, belief in found),
         noise=(noise,) * count,
+        disagreement=(None,) * count,
         scale=scale,
     )
 
 
 def judge(
-    guide: Guide, seen: View, expected: Floats | None, strength: Strength, noise: Noise
-) -> tuple[Floats | None, Floats | None, View]:
-    """Flow, belief, and the view as the flow brings it to the guide."""
-    flow = expected
-    original, seen = seen, motion.photometric(guide, seen)
-    moved = seen if flow is None else motion.warped(seen, flow)
-    judged = motion.disagreement(guide, moved, strength, noise)
+    known: Known, seen: Seen, flow: Floats | None, strength: Strength, noise: Noise
+) -> tuple[Floats | None, Floats | None]:
+    """Flow and belief of a frame; None where there is none, and where all is believed."""
+    fitted = photometric(known, seen)
+    moved = fitted.moved(flow)
+    judged = disagreement(known, moved, strength, noise)
     off = np.count_nonzero(judged > strength.start)
-    if off == 0 and moved.valid.all():
-        return flow, None, original if flow is None else motion.warped(original, flow)
+    if off == 0 and moved.valid is None:
+        return flow, None
     if off > DISBELIEF * judged.size:
-        flow, moved, judged = directly(guide, seen, flow, judged, strength, noise)
-    believed = motion.believe(judged, moved.valid, strength)
-    return flow, believed, original if flow is None else motion.warped(original, flow)
+        flow = directly(known, fitted, flow, judged, strength, noise)
+        moved = fitted.moved(flow)
+        judged = disagreement(known, moved, strength, noise)
+    every = np.ones((1, 1), bool) if moved.valid is None else moved.valid > 0
+    return flow, motion.believe(judged, every, strength)
 
 
 def directly(
-    guide: Guide,
-    seen: View,
+    known: Known,
+    seen: Seen,
     flow: Floats | None,
     judged: Floats,
     strength: Strength,
     noise: Noise,
-) -> tuple[Floats | None, View, Floats]:
-    """The flow between guide and view themselves, where it fits better than the expected one."""
+) -> Floats:
+    """The flow between known and seen themselves, where it fits better than the expected one."""
     import cv2
 
     exposure = max(seen.ratio, 1.0)
     ceiling = motion.CLIP_LIGHT * min(1.0, exposure)
-    pair = [motion.matched(v.radiance, exposure, ceiling) for v in (guide, seen)]
+    pair = [_grey(v.light * np.float32(exposure / ceiling)) for v in (known, seen)]
     start = None if flow is None else flow.copy()
     direct = np.asarray(_dis().calc(pair[0], pair[1], start), np.float32)
-    helped = motion.disagreement(guide, motion.warped(seen, direct), strength, noise)
-    gain = cv2.GaussianBlur(judged, (0, 0), 2.0) - cv2.GaussianBlur(helped, (0, 0), 2.0)
-    told = (gain > 0.1) & ~(guide.clipped | guide.dark)  # a bound agrees with any flow
+    helped = disagreement(known, seen.moved(direct), strength, noise)
+    gain = cv2.GaussianBlur(judged - helped, (0, 0), 2.0)
+    told = (gain > 0.1) & ((known.clipped | known.dark) == 0)  # a bound agrees with any flow
     use = cv2.dilate(told.astype(np.float32), np.ones((7, 7), np.uint8))
     use = cv2.GaussianBlur(use, (0, 0), 1.5)[..., None]
     before = np.float32(0) if flow is None else flow * (1 - use)
-    mixed = np.asarray(before + direct * use, np.float32)
-    moved = motion.warped(seen, mixed)
-    return mixed, moved, motion.disagreement(guide, moved, strength, noise)
+    return np.asarray(before + direct * use, np.float32)
 
 
 def bracket_of(window: Window) -> tuple[Bracket, list[Timed]]:
