@@ -462,3 +462,27 @@ def test_weights_of_another_network_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv(weights.FOLDER, str(tmp_path))
     with pytest.raises(WeightsError, match="not weights of adnet"):
         merge("adnet", photograph(texture(48, 48), (-2, 0, 2)))
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--backend", "hdrgan"), "no weights called hdrgan"),
+        (("--device", "gpu"), "no such device"),
+        pytest.param(
+            ("--device", "cuda"),
+            "no CUDA device",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device"),
+        ),
+    ],
+)
+def test_what_is_missing_is_said_before_the_photographs_are_read(
+    hdrcli, tmp_path, monkeypatch, words, reason
+):
+    (tmp_path / weights.MANIFEST).touch()
+    monkeypatch.setenv(weights.FOLDER, str(tmp_path))
+    monkeypatch.setattr(weights, "folders", lambda: [("set", tmp_path)])
+    nowhere = tmp_path / "nowhere.jpg"
+    result = hdrcli("merge", nowhere, nowhere, "-o", tmp_path / "x.exr", *words)
+    assert result.code == 4
+    assert reason in result.err

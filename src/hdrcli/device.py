@@ -125,15 +125,17 @@ def best_device() -> str:
 
 
 def checked(device: str) -> str:
-    """The device that was asked for, if it is there."""
-    import torch
-
+    """The device that was asked for, if it is there. Raises DeviceError."""
     kind, _, number = device.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (number and not number.isdigit()):
         raise DeviceError(f"no such device: {device}", hint="auto, cpu, cuda, cuda:1 or mps")
+    if kind == "cpu":
+        return kind
+    import torch
+
     if kind == "cuda":
         return _checked_cuda(device, int(number or 0), torch.cuda.device_count())
-    if kind == "mps" and not torch.backends.mps.is_available():
+    if not torch.backends.mps.is_available():
         raise DeviceError("--device mps: this machine has no Metal device", hint="--device auto")
     return kind
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -119,8 +119,11 @@ def merge_files(
     outputs: Sequence[Path],
     options: MergeOptions | None = None,
     progress: Progress | None = None,
+    look: Callable[["Merged"], None] | None = None,
 ) -> Outcome:
     """Merge the photographs in ``paths`` and write each of ``outputs``, the kind by its suffix.
+
+    ``look`` is called with the merge before it is written, for whoever wants to show it.
 
     Raises InputError for files or options that cannot be used, SetupError for what the machine
     lacks; what can fail early fails before the first photograph is read.
@@ -139,6 +142,9 @@ def merge_files(
             threads=chosen.threads,
         )
     merged = merge(resolved, chosen, clock, half=stores_half(targets, chosen, resolved.bracket))
+    if look is not None:
+        with clock.stage("look"):
+            look(merged)
     with clock.stage("write"):
         written = write_outputs(merged, targets, chosen)
     return Outcome(
@@ -196,6 +202,7 @@ def check_options(options: MergeOptions) -> None:
     ):
         if value not in known:
             raise InputError(f"{option} {value}: not known", hint=f"one of {', '.join(known)}")
+    backends.check_backend(options.backend, options.device)
 
 
 def plan_outputs(

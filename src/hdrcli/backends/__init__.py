@@ -5,7 +5,8 @@ from hdrcli.backends.registry import (
     WEIGHT_NAMES,
     BackendSpec,
     Settings,
+    check_backend,
     load_backend,
 )
 
-__all__ = ["BACKENDS", "WEIGHT_NAMES", "BackendSpec", "Settings", "load_backend"]
+__all__ = ["BACKENDS", "WEIGHT_NAMES", "BackendSpec", "Settings", "check_backend", "load_backend"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from hdrcli import device
+from hdrcli import device, weights
 from hdrcli.frames import Bracket, DisplayImage, Radiance
 
 if TYPE_CHECKING:
@@ -205,6 +205,19 @@ BACKENDS: Mapping[str, BackendSpec] = MappingProxyType(
         )
     }
 )
+
+
+def check_backend(name: str, device_name: str) -> None:
+    """Raise WeightsError or DeviceError for what can be known to be missing before the work.
+
+    A device that was asked for must be there whatever the backend; ``auto`` takes what there is.
+    """
+    if device_name != "auto":
+        device.prepare()
+        device.checked(device_name)
+    spec = BACKENDS.get(name)
+    if spec is not None and spec.weights is not None:
+        weights.find(spec.weights)
 
 
 def load_backend(name: str, settings: Settings | None = None) -> Backend:
