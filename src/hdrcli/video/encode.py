@@ -21,7 +21,7 @@ from hdrcli.formats import WriteOptions
 from hdrcli.formats.save import check_target, whole
 from hdrcli.frames import Radiance
 from hdrcli.video import light_level
-from hdrcli.video.clip import Clip, Timed, opened, video_errors
+from hdrcli.video.clip import Clip, Timed, opened
 from hdrcli.video.look import TRANSFERS, Grade, HdrLook, Look, SdrLook, Shape
 from hdrcli.video.planes import Levels, Planes
 
@@ -467,11 +467,3 @@ class ExrFolder:
     def facts(self) -> dict[str, Any]:
         """How many frames were written now."""
         return {"exr_frames": self.written}
-
-
-def checked_clip(clip: Clip) -> Clip:
-    """The clip, after asking FFmpeg whether it can still be read."""
-    if clip.files:
-        return clip
-    with video_errors(clip.path), opened(clip.path):
-        return clip

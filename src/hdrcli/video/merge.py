@@ -22,7 +22,6 @@ from hdrcli.errors import InputError
 from hdrcli.frames import Bracket, Frame, Radiance
 from hdrcli.motion import CLIP, Motion, Noise
 from hdrcli.video import motion
-from hdrcli.video.clip import Timed
 from hdrcli.video.windows import Window
 
 Floats = NDArray[np.float32]
@@ -305,10 +304,3 @@ def merge_window(window: Window, merger: Merger, strength: str, *, flows: bool =
     else:
         moved = Motion.none(len(order), NOISE)
     return merger.merge(bracket, moved)
-
-
-def forget(window: Window, held: list[Timed]) -> None:
-    """Drop what frames that no later window can see have kept."""
-    for timed in held:
-        if timed.index < window.now.index:
-            timed.memo.clear()

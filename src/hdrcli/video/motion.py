@@ -284,7 +284,7 @@ def _grid(flow: Floats) -> tuple[Floats, Floats]:
     height, width = flow.shape[:2]
     x = flow[..., 0] + np.arange(width, dtype=np.float32)
     y = flow[..., 1] + np.arange(height, dtype=np.float32)[:, None]
-    return x, y
+    return np.asarray(x, np.float32), np.asarray(y, np.float32)
 
 
 def split(flow: Floats, part: float) -> tuple[Floats, Floats]:

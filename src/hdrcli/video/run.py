@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from hdrcli.video.merge import VIDEO, Merger, load_merger, merge_window
 from hdrcli.video.phase import Phase
 from hdrcli.video.probe import Probe
 from hdrcli.video.stages import Worker, ahead
-from hdrcli.video.windows import Window, windows
+from hdrcli.video.windows import windows
 
 log = logging.getLogger("hdrcli")
 
@@ -42,7 +43,6 @@ class VideoOptions:
     response: str = "auto"
     backend: str = "auto"
     deghost: str = "medium"
-    stabilise: bool = False
     tmo: str = tonemap.DEFAULT
     tmo_params: Mapping[str, float] = field(default_factory=dict)
     exposure: float = 0.0  # stops brighter, of the HDR outputs
@@ -123,7 +123,8 @@ def video_file(
     log.info("exposures: %s", pattern.described())
     phase = Phase(pattern)
     merger = load_merger(chosen.backend, _settings(chosen), pattern.exposures[pattern.anchor])
-    merged = merging(clip, phase, merger, chosen, clock)
+    done = partial(is_done, targets, chosen.encode)
+    merged = merging(clip, phase, merger, chosen, clock, done)
     count = written(merged, clip, targets, grade, chosen, clock, _counting(clip, chosen, say))
     for broken in phase.breaks:
         log.warning("%s", broken)
@@ -191,32 +192,38 @@ class Shown:
 
 
 def merging(
-    clip: Clip, phase: Phase, merger: Merger, options: VideoOptions, clock: Clock
+    clip: Clip,
+    phase: Phase,
+    merger: Merger,
+    options: VideoOptions,
+    clock: Clock,
+    done: Callable[[int], bool] = lambda _index: False,
 ) -> Iterator[Shown]:
-    """Decode, follow the pattern, window, merge."""
+    """Decode, follow the pattern, window, merge. Frames that are ``done`` are not merged."""
     pattern = phase.pattern
     same = distinct(pattern)
     decoded = clock.timed("decode", clip.frames(options.start, options.duration))
     exposed = _exposed(phase.follow(ahead(decoded)), pattern)
     name = "average" if options.backend == "auto" else options.backend
-    done = finished(options, clip)
     for window in windows(exposed, pattern.period, same):
-        if window.now.index in done:
+        if done(window.now.index):
             yield Shown(window.now, EMPTY)
             continue
         with clock.stage("merge"):
             flows = VIDEO[name].flows
             radiance = merge_window(window, merger, options.deghost, flows=flows)
         yield Shown(window.now, radiance)
-        _forget(window)
 
 
 EMPTY = Radiance(np.zeros((1, 1, 3), np.float32))  # of a frame that need not be merged
 
 
-def finished(options: VideoOptions, clip: Clip) -> frozenset[int]:
-    """Frames that no output needs; the mergers' caller may set them. None here."""
-    return frozenset()
+def is_done(targets: Sequence[Target], options: EncodeOptions, index: int) -> bool:
+    """Whether every output has this frame already: --resume of folders alone."""
+    return options.resume and all(
+        target.folder and (target.path / encode.EXR_NAME.format(index)).is_file()
+        for target in targets
+    )
 
 
 def _exposed(frames: Iterator[Timed], pattern: Pattern) -> Iterator[Timed]:
@@ -232,13 +239,6 @@ def distinct(pattern: Pattern) -> dict[int, int]:
     """Which places of the pattern have one and the same exposure."""
     values = sorted({round(float(ev), 2) for ev in pattern.evs})
     return {key: values.index(round(float(ev), 2)) for key, ev in enumerate(pattern.evs)}
-
-
-def _forget(window: Window) -> None:
-    """Let go what the frames before this one have kept: later windows reach no further back."""
-    for timed in window.frames:
-        if timed.index < window.now.index - 1:
-            timed.memo.pop("small", None)
 
 
 # --- outputs ----------------------------------------------------------------------------------
