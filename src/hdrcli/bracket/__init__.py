@@ -78,7 +78,8 @@ def resolve(
     ordered = Bracket.of(exposed)
     order = [next(i for i, e in enumerate(exposed) if e is f) for f in ordered.frames]
     samples = samples.of(order)
-    index = references.choose(ordered.frames, reference, samples)
+    strangers = [order.index(i) for i in known.seen.strangers]
+    index = references.choose(ordered.frames, reference, samples, strangers)
     bracket = replace(ordered, reference=index)
     _warn_of_differences(frames, report)
     return ResolvedBracket(bracket, _reported(report, bracket, known, order), samples)

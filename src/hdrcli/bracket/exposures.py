@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ CONSTANT_EV = 0.05  # exposures this near are meant to be one
 DIFFERENT_EV = 0.5  # frames this far apart are obviously not of one exposure
 SURE = 0.3  # confidence from which the pixels' word is taken
 DISAGREE_EV = 0.3
+EXPLAINED_EV = 0.03  # systematic error of frames whose claimed curve is true
 SAME_EV = 0.1  # a bracket narrower than this gains no range
 
 
@@ -102,11 +103,7 @@ def find(
             hint="--ev -2,0,2 in the order of the files, or --exposures estimate",
         )
     _cross_check(known, exposures, report)
-    for stranger in known.seen.strangers:
-        report.warn(
-            f"{frames[stranger].name} shows something else than the other photographs: "
-            "does it belong to them?"
-        )
+    _warn_of_strangers(known, report)
     if np.ptp(np.log2(exposures)) < SAME_EV:
         report.warn("all frames have one exposure: no dynamic range is gained, only less noise")
     return exposures, known, report
@@ -206,13 +203,7 @@ def _cross_check(known: Known, exposures: Sequence[float], report: ExposureRepor
     if report.source.startswith("pixels"):
         return
     evs = _centred(exposures)
-    off = pixels.contradictions(known.samples, evs, pixels.prior_of(known.frames))
-    if off is None:
-        known.look_closer()
-    else:
-        known.seen = replace(known.seen, evs=evs + off - np.mean(off))
-    off = known.seen.evs - evs
-    off -= np.median(off)
+    off = _contradictions(known, evs)
     middle = evs - np.median(evs)
     for i, frame in enumerate(known.frames):
         if abs(off[i]) > DISAGREE_EV and known.seen.confidence[i] >= SURE:
@@ -220,6 +211,30 @@ def _cross_check(known: Known, exposures: Sequence[float], report: ExposureRepor
                 f"{frame.name}: {report.source} says {middle[i]:+.2f} EV, "
                 f"the pixels {middle[i] + off[i]:+.2f} EV"
             )
+
+
+def _warn_of_strangers(known: Known, report: ExposureReport) -> None:
+    names = [known.frames[i].name for i in known.seen.strangers]
+    if len(names) == len(known.frames):
+        report.warn("the photographs do not seem to show one scene")
+    elif names:
+        report.warn(
+            f"{', '.join(names)} shows something else than the other photographs: "
+            "does it belong to them?"
+        )
+
+
+def _contradictions(known: Known, evs: Doubles) -> Doubles:
+    """EV by which the pixels depart from ``evs``, (F,); what they say is kept in ``known``.
+
+    A claimed curve that explains the frames settles it; else any curve a camera may have is
+    tried to make sense of ``evs``, and only then the pixels speak for themselves.
+    """
+    if known.seen.misfit > EXPLAINED_EV:
+        beside = pixels.beside(known.samples, evs, pixels.prior_of(known.frames))
+        known.seen = beside or known.look_closer()
+    departure = known.seen.evs - evs
+    return np.asarray(departure - np.median(departure))
 
 
 def _centred(exposures: Sequence[float]) -> Doubles:

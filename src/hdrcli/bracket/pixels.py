@@ -55,6 +55,7 @@ class PixelExposures:
     evs: Doubles
     confidence: Doubles
     order: NDArray[np.intp]  # frames by brightness, darkest first
+    misfit: float  # systematic error left, EV; inf where nothing can be compared
     strangers: tuple[int, ...] = ()  # frames that show something else than all the others
 
     @property
@@ -86,8 +87,7 @@ def rough(samples: Samples, response: Response) -> PixelExposures:
     """Relative exposures, as if the claimed curve were true: quick, and a third too far apart."""
     order = np.argsort(samples.bright, kind="stable")
     pairs = pairs_of(samples, _neighbours(order), response)
-    _, evs, links = _with_amount(pairs, response, 0.0, len(order))
-    return PixelExposures(evs, _confidence(links, len(order)), order, _strangers(links, order))
+    return _found(order, *_with_amount(pairs, response, 0.0, len(order)))
 
 
 def estimate(samples: Samples, response: Response) -> PixelExposures:
@@ -103,25 +103,31 @@ def estimate(samples: Samples, response: Response) -> PixelExposures:
         for amount in (best - width, best + width):
             if amount not in tried and 0 <= amount <= AMOUNTS[-1]:
                 tried[amount] = _with_amount(pairs, response, amount, len(order))
-    best = min(tried, key=lambda amount: tried[amount][0])
-    _, evs, links = tried[best]
-    return PixelExposures(evs, _confidence(links, len(order)), order, _strangers(links, order))
+    return _found(order, *min(tried.values(), key=lambda found: found[0]))
 
 
-def contradictions(samples: Samples, evs: Doubles, response: Response) -> Doubles | None:
-    """EV by which each frame departs from ``evs``, whatever curve the camera has, (F,).
+def _found(
+    order: NDArray[np.intp], misfit: float, evs: Doubles, links: Sequence[Link]
+) -> PixelExposures:
+    sure = _confidence(links, len(order))
+    return PixelExposures(evs, sure, order, misfit, _strangers(links, order))
+
+
+def beside(samples: Samples, evs: Doubles, response: Response) -> PixelExposures | None:
+    """What the pixels say, seen through the curve that explains ``evs`` best.
 
     None where no plausible curve makes sense of ``evs``.
     """
     pairs = pairs_of(samples, partners_of(evs), response)
-    if len(pairs.dark) < ENOUGH_PAIRS:
-        return np.zeros(len(evs))
-    if not plausible(links_of(pairs, response), evs):
+    if len(pairs.dark) < ENOUGH_PAIRS or not plausible(links_of(pairs, response), evs):
         return None
     best, _ = recover.recovered(pairs, evs, response)
     links = links_of(pairs, best)
     off = solve_links(links, evs) - evs
-    return np.where(_confidence(links, len(evs)) >= FIRM, off - np.median(off), 0.0)
+    firm = _confidence(links, len(evs)) >= FIRM
+    seen = evs + np.where(firm, off - np.median(off), 0.0)
+    order = np.argsort(samples.bright, kind="stable")
+    return _found(order, systematic(pairs, evs, best), seen - seen.mean(), links)
 
 
 def plausible(links: Sequence[Link], evs: Doubles) -> bool:

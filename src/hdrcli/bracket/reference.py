@@ -19,15 +19,19 @@ SIDE_COST = 0.8  # of the ends of the bracket: the photographer meant the middle
 
 
 def choose(
-    frames: Sequence[Frame], want: str | int = "auto", samples: Samples | None = None
+    frames: Sequence[Frame],
+    want: str | int = "auto",
+    samples: Samples | None = None,
+    strangers: Sequence[int] = (),
 ) -> int:
     """Index of the reference among ``frames``, which are darkest first, exposures known.
 
-    ``want`` is "auto", a number from 1 (the darkest), or a file's name. Raises BracketError
-    where there is no such frame.
+    ``want`` is "auto", a number from 1 (the darkest), or a file's name. ``strangers``, frames
+    that show something else, are not chosen unasked. Raises BracketError where there is no
+    such frame.
     """
     if want == "auto":
-        return best_exposed(frames, take(frames) if samples is None else samples)
+        return best_exposed(frames, take(frames) if samples is None else samples, strangers)
     text = str(want)
     if text.isdecimal():
         if not 1 <= int(text) <= len(frames):
@@ -39,9 +43,11 @@ def choose(
     return _named(frames, text)
 
 
-def best_exposed(frames: Sequence[Frame], samples: Samples) -> int:
+def best_exposed(frames: Sequence[Frame], samples: Samples, strangers: Sequence[int] = ()) -> int:
     """Least clipped light and darkness; ties go toward the middle exposure."""
-    return int(np.argmin(costs(frames, samples)))
+    cost = costs(frames, samples)
+    cost[list(strangers)] += 10.0
+    return int(np.argmin(cost))
 
 
 def costs(frames: Sequence[Frame], samples: Samples) -> Doubles:

@@ -28,6 +28,8 @@ FEWEST_PAIRS = 400  # a recovered curve rests on at least so many
 WIDEST_GAP = 0.35  # of the code range that may lie outside what the pairs cover
 NOTICEABLE_EV = 0.03  # a prior this near to the data is kept exactly
 BETTER = 0.7  # a recovered curve leaves at most this part of the prior's error
+AGREED = 0.85  # of the pairs agree with their curve where no frame is of another scene
+FOREIGN = 0.15  # more of them agree once such a frame is left out
 WORST_EV = 0.5  # a fit worse than this means the frames do not belong together
 
 
@@ -127,7 +129,7 @@ def recover_response(
 
 
 def _auto(pairs: Pairs, evs: NDArray[np.float64], prior: Response, covered: float) -> ResponseFit:
-    response, agreeing = recover.recovered(pairs, evs, prior)
+    response, agreeing = _best_agreed(pairs, evs, prior)
     before, after = (systematic(agreeing, evs, r) for r in (prior, response))
     if before < NOTICEABLE_EV:
         why = f"{prior.name} explains the frames within {before:.3f} EV"
@@ -137,6 +139,23 @@ def _auto(pairs: Pairs, evs: NDArray[np.float64], prior: Response, covered: floa
         return ResponseFit(prior, "prior", before, before, 0.3 * covered, why)
     why = f"{prior.name} is off by {before:.2f} EV, the recovered curve by {after:.3f} EV"
     return ResponseFit(response, "recovered", after, before, covered, why)
+
+
+def _best_agreed(pairs: Pairs, evs: NDArray[np.float64], prior: Response) -> tuple[Response, Pairs]:
+    """The recovered curve; without the one frame that agrees with no other, if there is one."""
+    response, agreeing = recover.recovered(pairs, evs, prior)
+    share = len(agreeing.dark) / len(pairs.dark)
+    if share > AGREED or len(evs) < 3:
+        return response, agreeing
+    for frame in range(len(evs)):
+        rest = pairs.only(pairs.without(frame))
+        if len(rest.dark) < FEWEST_PAIRS:
+            continue
+        other, inliers = recover.recovered(rest, evs, prior)
+        if len(inliers.dark) / len(rest.dark) > max(share + FOREIGN, AGREED):
+            response, agreeing = other, inliers
+            share = len(inliers.dark) / len(rest.dark) - FOREIGN
+    return response, agreeing
 
 
 def _unsupported(coded: Sequence[Frame]) -> str:

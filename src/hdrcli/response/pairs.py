@@ -47,6 +47,11 @@ class Pairs:
         steps = np.array([evs[j] - evs[i] for i, j in self.partners] or [0.0], np.float64)
         return np.asarray(steps[self.link])
 
+    def without(self, frame: int) -> NDArray[np.bool_]:
+        """Which pairs do not involve a frame, (N,)."""
+        apart = np.array([frame not in both for both in self.partners] or [True])
+        return np.asarray(apart[self.link])
+
     def only(self, which: NDArray[np.bool_]) -> "Pairs":
         """Some of the pairs."""
         return Pairs(

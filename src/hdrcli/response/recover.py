@@ -23,6 +23,7 @@ CURVE = 1024  # samples of a recovered curve
 MIDDLE = (0.1, 0.9)  # codes between which the mean slope of an unknown curve is held
 ROUNDS = 9  # reweightings
 STIFFEST = 1e5  # at this bend the spline is a straight line
+WIDEST = 3.0  # times the expected error: a wider scatter is disagreement
 INLIER = 2.5  # pairs within so many standard deviations show one scene
 
 
@@ -78,7 +79,7 @@ def solve(pairs: Pairs, evs: Doubles, prior: Response, strength: Strength) -> Cu
         normal = rows.T @ (rows * robust[:, None]) + penalty
         unknowns = np.asarray(np.linalg.solve(normal, rows.T @ (robust * target)))
     error = (rows @ unknowns - target) / pairs.sigma
-    return Curve(float(unknowns[0]), unknowns[1:], np.abs(error) < INLIER * scale)
+    return Curve(float(unknowns[0]), unknowns[1:], np.abs(error) < INLIER * min(scale, WIDEST))
 
 
 def _penalty(strength: Strength) -> Doubles:
