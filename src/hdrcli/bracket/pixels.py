@@ -1,11 +1,11 @@
 """Exposures from the pixels: how much brighter each frame is than its neighbours.
 
 The pixels alone cannot tell a steeper curve from longer steps (Grossberg and Nayar 2003), so the
-curve is taken from a family: what the file claims, plus some of what cameras add to it. How much
+curve is taken from families: what the file claims, plus some of what cameras add to it. How much
 of it is seen from the curve's shape, and then the steps follow.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,8 +26,10 @@ NEIGHBOURS = 2  # frames up in brightness that each is compared with
 # from six cameras' brackets. They lift shadows and press highlights.
 CAMERA_CODES = (0, 16, 32, 48, 64, 80, 96, 128, 160, 192, 224, 240, 255)
 CAMERA_EV = (1.54, 1.30, 0.83, 0.42, 0.10, -0.13, -0.30, -0.52, -0.60, -0.56, -0.39, -0.23, 0.0)
-AMOUNTS = (0.0, 0.5, 1.0, 1.5)  # of that curve, tried first
+CAMERA_AMOUNTS = (0.0, 0.5, 1.0, 1.5)  # of that curve, tried first
+CONTRAST_AMOUNTS = (0.2, 0.5, 0.8, 1.0)  # of a smooth step, likewise
 FINEST = 0.1  # step of the amount at which the search ends
+DECISIVE, EXPLAINS_EV = 0.6, 0.05  # the second family must fit so much better, and so well
 PLAUSIBLE = (0.7, 1.7)  # steps seen through the claimed curve over true steps, of any camera
 STRANGE_EV = 1.0  # spread of the step between frames that show different things
 
@@ -46,6 +48,9 @@ class Link:
     def confidence(self) -> float:
         """0, a guess, to 1, sure: many points that agree."""
         return min(self.points / ENOUGH_PAIRS, 1.0) / (1 + (self.spread / LOOSE_EV) ** 2)
+
+
+Found = tuple[float, Doubles, list[Link]]  # systematic error in EV, exposures, links
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,23 +92,37 @@ def rough(samples: Samples, response: Response) -> PixelExposures:
     """Relative exposures, as if the claimed curve were true: quick, and a third too far apart."""
     order = np.argsort(samples.bright, kind="stable")
     pairs = pairs_of(samples, _neighbours(order), response)
-    return _found(order, *_with_amount(pairs, response, 0.0, len(order)))
+    return _found(order, *_through(pairs, response, len(order)))
 
 
 def estimate(samples: Samples, response: Response) -> PixelExposures:
     """Relative exposure of each frame, in stops; + is brighter."""
     order = np.argsort(samples.bright, kind="stable")
     pairs = pairs_of(samples, _neighbours(order), response)
-    amounts = list(AMOUNTS)
-    tried = {amount: _with_amount(pairs, response, amount, len(order)) for amount in amounts}
-    width = AMOUNTS[1] - AMOUNTS[0]
+    best = _search(pairs, response, camera, CAMERA_AMOUNTS, len(order))
+    other = _search(pairs, response, contrast, CONTRAST_AMOUNTS, len(order))
+    if other[0] < min(DECISIVE * best[0], EXPLAINS_EV):
+        best = other
+    return _found(order, *best)
+
+
+def _search(
+    pairs: Pairs,
+    response: Response,
+    family: Callable[[Response, float], Response],
+    amounts: Sequence[float],
+    count: int,
+) -> Found:
+    """The amount of a family's curve that fits best: a coarse scan, then halved steps."""
+    tried = {a: _through(pairs, family(response, a), count) for a in amounts}
+    width = amounts[1] - amounts[0]
     while width > FINEST and len(pairs.dark):
         width /= 2
         best = min(tried, key=lambda amount: tried[amount][0])
         for amount in (best - width, best + width):
-            if amount not in tried and 0 <= amount <= AMOUNTS[-1]:
-                tried[amount] = _with_amount(pairs, response, amount, len(order))
-    return _found(order, *min(tried.values(), key=lambda found: found[0]))
+            if amount not in tried and amounts[0] <= amount <= amounts[-1]:
+                tried[amount] = _through(pairs, family(response, amount), count)
+    return min(tried.values(), key=lambda found: found[0])
 
 
 def _found(
@@ -149,10 +168,21 @@ def camera(response: Response, amount: float) -> Response:
     """The curve a camera makes of what the file claims, by ``amount`` of what they usually add."""
     codes = np.linspace(0, 1, recover.CURVE)
     added = np.interp(codes * 255, CAMERA_CODES, CAMERA_EV) * amount
-    light = np.exp2(light_ev(response, codes) + added)
+    return _scaled(f"camera {amount:g}", light_ev(response, codes) + added)
+
+
+def contrast(response: Response, amount: float) -> Response:
+    """The claimed curve under an S-shaped one: ``amount`` of a smooth step on its codes."""
+    codes = np.linspace(0, 1, recover.CURVE)
+    bent = (1 - amount) * codes + amount * (3 * codes**2 - 2 * codes**3)
+    return _scaled(f"contrast {amount:g}", light_ev(response, np.interp(codes, bent, codes)))
+
+
+def _scaled(name: str, evs: Doubles) -> Response:
+    light = np.exp2(evs - evs[-1])
     light[0] = 0.0
-    light = np.maximum.accumulate(light / light[-1]).astype(np.float32)
-    return Response(f"camera {amount:g}", np.repeat(np.minimum(light, 1)[:, None], 3, axis=1))
+    light = np.maximum.accumulate(light.astype(np.float32))
+    return Response(name, np.repeat(np.minimum(light, 1)[:, None], 3, axis=1))
 
 
 def _neighbours(order: NDArray[np.intp]) -> list[tuple[int, int]]:
@@ -161,11 +191,8 @@ def _neighbours(order: NDArray[np.intp]) -> list[tuple[int, int]]:
     ]
 
 
-def _with_amount(
-    pairs: Pairs, response: Response, amount: float, count: int
-) -> tuple[float, Doubles, list[Link]]:
-    """Systematic error, exposures and links if the camera added ``amount`` of its curve."""
-    curve = camera(response, amount)
+def _through(pairs: Pairs, curve: Response, count: int) -> Found:
+    """Systematic error, exposures and links as a curve shows them."""
     links = links_of(pairs, curve)
     evs = solve_links(links, np.zeros(count))
     return systematic(pairs, evs, curve), evs, links
