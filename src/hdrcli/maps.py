@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from hdrcli import formats, strips
 from hdrcli.backends.average import Average, evidence
 from hdrcli.backends.registry import Settings
+from hdrcli.errors import InputError
 from hdrcli.frames import Bracket, Codes, Frame
 from hdrcli.motion import CLIP, Motion
 from hdrcli.strips import Placement
@@ -70,9 +71,18 @@ def layers(bracket: Bracket, motion: Motion) -> dict[str, Floats]:
     }
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse early a folder for the maps that cannot be one."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: this is a file", hint="--debug-dir names a folder")
+
+
 def write_debug(folder: Path, bracket: Bracket, motion: Motion) -> list[Path]:
     """Write every map as a PNG into ``folder``, made if it is not there. Replaces older maps."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise InputError(f"{folder}: the folder cannot be made ({err.strerror})") from err
     pictures: dict[str, Codes] = {
         "ghost": grey(ghost_mask(bracket, motion)),
         "clip": grey(clip_mask(bracket, motion)),

@@ -3,12 +3,12 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from hdrcli import backends, color, formats, maps, motion, tonemap
 from hdrcli.align import AlignReport, align_bracket, crop_to_overlap
@@ -17,7 +17,7 @@ from hdrcli.backends.registry import Progress, Settings, silent
 from hdrcli.bracket import ExposureReport, ResolvedBracket, read_bracket
 from hdrcli.errors import InputError
 from hdrcli.formats import WriteOptions
-from hdrcli.frames import Bracket, DisplayImage, Frame, Radiance
+from hdrcli.frames import Bracket, Codes, DisplayImage, Frame, Radiance
 from hdrcli.motion import Motion
 from hdrcli.provenance import attributes_of
 from hdrcli.response import ResponseFit, apply_response
@@ -186,6 +186,7 @@ def merge(
     with clock.stage("merge"):
         image = backends.load_backend(name, settings).merge(bracket, moved)
         image = anchored(image, chosen)
+    moved = replace(moved, views=())  # they are large, and nothing needs them any more
     return Merged(image, bracket, moved, name, why, resolved.report, response, alignment)
 
 
@@ -214,12 +215,27 @@ def plan_outputs(
     hdr = [path for path, kind in zip(targets, kinds, strict=True) if kind.linear]
     if options.preview and hdr and all(kind.linear for kind in kinds):
         targets.append(hdr[0].with_name(f"{hdr[0].stem}_preview.jpg"))
-    inputs = {path.resolve() for path in paths}
+    taken = {path.resolve(): "one of the photographs" for path in paths}
     for path in targets:
-        if path.resolve() in inputs:
-            raise InputError(f"{path} is one of the photographs", hint="choose another name")
+        if path.resolve() in taken:
+            said = taken[path.resolve()]
+            raise InputError(f"{path} is {said}", hint="choose another name")
+        taken[path.resolve()] = "to be written twice"
         formats.check_output(path, overwrite=options.overwrite)
+        _check_kind(path, options.backend)
+    if options.debug_dir is not None:
+        maps.check_folder(options.debug_dir)
     return targets
+
+
+def _check_kind(path: Path, backend: str) -> None:
+    """Whether what a backend makes can stand in this file; the backend ``auto`` makes light."""
+    on_screen = backend in BACKENDS and BACKENDS[backend].produces == "display"
+    if on_screen and not formats.for_output(path).display:
+        raise InputError(
+            f"{path}: {backend} makes a picture for the screen, not radiance",
+            hint="write .jpg, .png or .tif, or choose another --backend",
+        )
 
 
 def stores_half(targets: Sequence[Path], options: MergeOptions, bracket: Bracket) -> bool:
@@ -244,7 +260,7 @@ def cropped(bracket: Bracket) -> Bracket:
 
 
 def _cut(frame: Frame, rows: slice, cols: slice) -> Frame:
-    """A window of the reference. A frame with a homography keeps all its pixels."""
+    """What lies in a window of the reference, without a homography any more."""
     if frame.warp is None:
         valid = None if frame.valid is None else frame.valid[rows, cols]
         return replace(frame, codes=frame.codes[rows, cols], valid=valid)
@@ -267,45 +283,67 @@ def anchored(image: Radiance | DisplayImage, options: MergeOptions) -> Radiance 
 
 
 def write_outputs(merged: Merged, targets: Sequence[Path], options: MergeOptions) -> list[Path]:
-    """Write every output; the tone-mapped ones from one and the same rendering."""
+    """Write every output; the tone-mapped ones from one and the same rendering.
+
+    Files are encoded side by side: most encoders keep one core busy and no more.
+    """
+    linear = isinstance(merged.image, Radiance)
+    light = [p for p in targets if linear and formats.for_output(p).linear]
+    screen = [p for p in targets if p not in light]
     store = WriteOptions(
         exr_type=options.exr_type, exr_compression=options.compression, threads=options.threads or 0
     )
-    exif = merged.bracket.ref.metadata.exif
-    shown: Any = None
-    written = []
-    for path in targets:
-        kind = formats.for_output(path)
-        if kind.linear and isinstance(merged.image, Radiance):
-            layers = maps.layers(merged.bracket, merged.motion) if options.layers else None
-            formats.write(
-                path,
-                merged.image,
-                overwrite=options.overwrite,
-                options=store,
-                attributes=attributes_of(merged.image, merged.bracket, facts_of(merged)),
-                layers=layers,
-            )
-        elif kind.display:
-            shown = rendered(merged.image, options) if shown is None else shown
-            formats.write_display_codes(
-                path, shown, overwrite=options.overwrite, options=store, exif=exif
-            )
-        else:
-            raise InputError(
-                f"{path}: {merged.backend} makes a picture for the screen, not radiance",
-                hint="write .jpg, .png or .tif, or choose another --backend",
-            )
-        written.append(path)
+    with ThreadPoolExecutor(2, thread_name_prefix="write") as pool:
+        pending = []
+        if screen:
+            write = partial(_write_screen, merged, rendered(merged.image, options), options, store)
+            pending = [pool.submit(write, path) for path in screen]
+        if light:
+            write_light(merged, light, options, store)
+        for job in pending:
+            job.result()
+    written = list(targets)
     if options.debug_dir is not None:
         written += maps.write_debug(options.debug_dir, merged.bracket, merged.motion)
     return written
 
 
-def rendered(image: Radiance | DisplayImage, options: MergeOptions) -> Any:  # noqa: ANN401
+def write_light(
+    merged: Merged, paths: Sequence[Path], options: MergeOptions, store: WriteOptions
+) -> None:
+    """Write the radiance to each of ``paths``."""
+    assert isinstance(merged.image, Radiance)
+    attributes = attributes_of(merged.image, merged.bracket, facts_of(merged))
+    layers = maps.layers(merged.bracket, merged.motion) if options.layers else None
+    for path in paths:
+        formats.write(
+            path,
+            merged.image,
+            overwrite=options.overwrite,
+            options=store,
+            attributes=attributes,
+            layers=layers,
+        )
+
+
+def _write_screen(
+    merged: Merged, codes: Codes, options: MergeOptions, store: WriteOptions, path: Path
+) -> None:
+    shown = merged.image.primaries if isinstance(merged.image, DisplayImage) else color.REC709
+    formats.write_display_codes(
+        path,
+        codes,
+        overwrite=options.overwrite,
+        options=store,
+        primaries=shown,
+        exif=merged.bracket.ref.metadata.exif,
+    )
+
+
+def rendered(image: Radiance | DisplayImage, options: MergeOptions) -> Codes:
     """Eight-bit sRGB codes of the picture, (h, w, 3), reduced to the preview size if one is set."""
     if isinstance(image, DisplayImage):
-        codes = np.rint(np.clip(image.pixels, 0, 1) * 255).astype(np.uint8)
+        codes = formats.quantised(image.pixels, 255)
     else:
         plan = tonemap.analyse(image, options.tmo, options.tmo_params, threads=options.threads)
         codes = tonemap.tonemap_codes(image, plan, options.threads)
@@ -327,6 +365,7 @@ def facts_of(merged: Merged) -> dict[str, Any]:
         "alignment": [str(frame) for frame in merged.alignment.frames],
         "moved_percent": round(100 * merged.motion.moved, 2),
         "size": [bracket.size[1], bracket.size[0]],
+        "backend": merged.backend,
     }
     if isinstance(image, Radiance):
         facts["clipped_percent"] = round(100 * image.clipped, 3)
