@@ -62,14 +62,16 @@ FEW_ERRORS = 16  # damaged packets in a row that are passed over
 @dataclass(frozen=True, eq=False)
 class Timed:
     """A frame at its place in the clip. ``pts`` counts time bases; ``key`` is its exposure's
-    place in the pattern, once that is known, and ``scene`` counts the cuts before it."""
+    place in the pattern, once that is known, and ``scene`` counts the cuts before it. What
+    windows share of a frame is kept in ``memo``."""
 
     frame: Frame
     index: int
     pts: int
     key: int = 0
     scene: int = 0
-    memo: dict[str, Any] = field(default_factory=dict)  # what windows share of this frame
+    dark: float = 5 / 255  # codes of 1 up to which it says only "dark"
+    memo: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,6 +41,7 @@ LIFTS = np.linspace(0, 0.012, 13)  # light added to crushed blacks, of white
 LIKELY_LIFT = 0.004
 BLOCK_EV = 0.15  # error of the ratio of one block
 BENT_EV = 0.25  # difference of ratio, dark blocks against bright ones, that refutes a curve
+LIFTED = "BT.709, blacks lifted"
 GREY = 0.45  # code of a well exposed frame's mean
 
 
@@ -63,6 +64,7 @@ class Pattern:
     measured: tuple[float, ...] | None = None
     blocks: int = 0  # static blocks that the ratio rests on
     why: str = ""  # of the curve
+    crushed: bool = False  # the curve's blacks had to be lifted: dark codes are not trusted
 
     @property
     def period(self) -> int:
@@ -243,7 +245,7 @@ def lifted(lift: float) -> Response:
     if lift == 0:
         return BT709
     return sampled(
-        f"BT.709, blacks lifted {lift:.3f}",
+        f"{LIFTED} {lift:.3f}",
         lambda code: (rec709_decode(code) + lift * -np.expm1(-code * 255)) / (1 + lift),
     )
 
@@ -339,4 +341,5 @@ def placed(
         measured=None if evs is None else tuple(float(v) for v in evs - evs[anchor]),
         blocks=blocks,
         why=why,
+        crushed=curve.name.startswith(LIFTED),
     )

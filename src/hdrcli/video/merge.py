@@ -27,7 +27,8 @@ from hdrcli.video.windows import Window
 Floats = NDArray[np.float32]
 
 NOISE = Noise()
-CRUSHED, CLEAR = 1 / 255, 16 / 255  # codes that say nothing but "dark", and that say it exactly
+CRUSHED = 1 / 255  # a code that says nothing but "dark"
+CLEAR = {False: 5 / 255, True: 16 / 255}  # codes to be relied on; by whether blacks are crushed
 CRUSHED_WEIGHT = 1e-8  # of a crushed code against a clear one
 CLIPPED_WEIGHT = CRUSHED_WEIGHT ** (2 / 3)  # of a clipped code: a third up the crushed ones
 LOST_WEIGHT = 0.3  # of a code that clips in the darkest frame; there is nothing better
@@ -52,10 +53,11 @@ class Witness:
 class SteadyAverage:
     """The noise-optimal mean, with a weight per exposure instead of one per frame."""
 
-    def __init__(self, settings: Settings, anchor: float) -> None:
+    def __init__(self, settings: Settings, anchor: float, *, crushed: bool = False) -> None:
         self.settings = settings
         self.mean = Average(settings)
         self.anchor = anchor
+        self.clear = CLEAR[crushed]
 
     def witnesses(self, bracket: Bracket, motion: Motion) -> list[Witness]:
         """Tables relative to the anchor, shared among the frames of one exposure."""
@@ -65,13 +67,13 @@ class SteadyAverage:
         ]
         distinct = sorted({round(float(np.log2(e)), 2) for e in bracket.exposures})
         ranks = [distinct.index(round(float(np.log2(e)), 2)) for e in bracket.exposures]
-        clear = float(np.interp(CLEAR, *_curve(found[0].weight[0])))
+        clear = float(np.interp(self.clear, *_curve(found[0].weight[0])))
         return [
             Witness(
                 replace(
                     source, weight=_bounded(source, rank, clear) / np.float32(ranks.count(rank))
                 ),
-                _crush(source.placement.frame) if rank < len(distinct) - 1 else None,
+                _crush(source.placement.frame, self.clear) if rank < len(distinct) - 1 else None,
             )
             for source, rank in zip(found, ranks, strict=True)
         ]
@@ -79,7 +81,7 @@ class SteadyAverage:
     def merge(self, bracket: Bracket, motion: Motion) -> Radiance:
         """Merge a window."""
         witnesses = self.witnesses(bracket, motion)
-        guessed = _guessed(bracket.ref)
+        guessed = _guessed(bracket.ref, self.clear)
         out = np.empty((*bracket.size, 3), self.settings.dtype)
 
         def work(rows: slice) -> int:
@@ -113,23 +115,23 @@ def _bounded(source: Source, rank: int, clear: float) -> Floats:
     return np.asarray(weight, np.float32)[None]
 
 
-def _crush(frame: Frame) -> Floats | None:
+def _crush(frame: Frame, darkest: float) -> Floats | None:
     """By grey code, (1, levels): crushed codes fade out by powers of ten, so that they give way
     to a brighter frame's clipping level without an edge."""
     if not frame.levels:
         return None
     codes = np.linspace(0, 1, frame.levels, dtype=np.float32)
-    crushed = np.clip((CLEAR - codes) / (CLEAR - CRUSHED), 0, 1)
+    crushed = np.clip((darkest - codes) / (darkest - CRUSHED), 0, 1)
     return np.asarray(np.float32(CRUSHED_WEIGHT) ** crushed, np.float32)[None]
 
 
-def _guessed(frame: Frame) -> Floats | None:
+def _guessed(frame: Frame, clear: float) -> Floats | None:
     """By code, (1, levels): the belief that a neighbour keeps where the present frame says
     nothing, being crushed or clipped. Another moment is better than none."""
     if not frame.levels:
         return None
     codes = np.linspace(0, 1, frame.levels)
-    blind = np.interp(codes, (CRUSHED, CLEAR, FADE, CLIP), (1, 0, 0, 1))
+    blind = np.interp(codes, (CRUSHED, clear, FADE, CLIP), (1, 0, 0, 1))
     return (GUESS * blind).astype(np.float32)[None]
 
 
@@ -284,7 +286,7 @@ def available() -> list[str]:
     return [name for name in VIDEO if name in BACKENDS]
 
 
-def load_merger(name: str, settings: Settings, anchor: float) -> Merger:
+def load_merger(name: str, settings: Settings, anchor: float, *, crushed: bool = False) -> Merger:
     """The merger called ``name``; ``auto`` chooses. InputError where there is none."""
     chosen = AUTO if name == "auto" else name
     if chosen not in available():
@@ -292,7 +294,7 @@ def load_merger(name: str, settings: Settings, anchor: float) -> Merger:
             f"--backend {chosen}: not for video", hint=f"one of {', '.join(available())}"
         )
     if VIDEO[chosen].steady:
-        return SteadyAverage(settings, anchor)
+        return SteadyAverage(settings, anchor, crushed=crushed)
     return Rescaled(chosen, settings, anchor)
 
 

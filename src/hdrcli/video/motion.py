@@ -28,8 +28,7 @@ Mask = NDArray[np.uint8]  # (h, w), 0 or 255
 MAX_PIXELS = 300_000  # of the pictures that motion is estimated on
 ALIKE = 6  # codes of 255 by which frames of one exposure may differ where nothing moves
 MOVED = 2e-4  # of the picture: less than that is noise
-DARK = 9 / 255  # codes of video up to here are an upper bound: its blacks are crushed hard
-DARK_BOUND = 13 / 255  # the code whose light that bound is
+BEYOND = 4 / 255  # above the darkest codes that say something: the code whose light bounds them
 DISBELIEF = 2e-3  # of the picture that does not fit, from which the flow is sought directly
 LUMINANCE = np.array([[0.25, 0.5, 0.25]], np.float32)
 CHANNELS = 3.0  # the tolerances of hdrcli.motion are for the sum over three
@@ -58,11 +57,11 @@ def small(timed: Timed) -> Small:
     """The frame reduced; made once, by whoever asks first."""
     found: Small | None = timed.memo.get("small")
     if found is None:
-        found = timed.memo["small"] = _reduced(timed.frame)
+        found = timed.memo["small"] = _reduced(timed.frame, timed.dark)
     return found
 
 
-def _reduced(frame: Frame) -> Small:
+def _reduced(frame: Frame, dark: float) -> Small:
     import cv2
 
     (height, width), _ = reduced_size(frame.size)
@@ -79,8 +78,8 @@ def _reduced(frame: Frame) -> Small:
         np.asarray(grey if grey.dtype == np.uint8 else grey >> 8, np.uint8),
         np.asarray(light, np.float32),
         cv2.compare(largest, motion.CLIP * top, cv2.CMP_GE),
-        cv2.compare(largest, DARK * top, cv2.CMP_LE),
-        frame.response.at(DARK_BOUND),
+        cv2.compare(largest, dark * top, cv2.CMP_LE),
+        frame.response.at(dark + BEYOND),
     )
 
 

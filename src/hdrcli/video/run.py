@@ -32,6 +32,7 @@ from hdrcli.video.windows import windows
 log = logging.getLogger("hdrcli")
 
 SURVEY_SECONDS = 3.0
+DARK = {False: 3 / 255, True: 9 / 255}  # codes up to here say only "dark"; by crushed blacks
 SURVEY_FRAMES = (12, 72)  # at least and at most
 
 
@@ -122,7 +123,8 @@ def video_file(
         clip, pattern, grade = surveyed(clip, chosen)
     log.info("exposures: %s", pattern.described())
     phase = Phase(pattern)
-    merger = load_merger(chosen.backend, _settings(chosen), pattern.exposures[pattern.anchor])
+    anchor = pattern.exposures[pattern.anchor]
+    merger = load_merger(chosen.backend, _settings(chosen), anchor, crushed=pattern.crushed)
     done = partial(is_done, targets, chosen.encode)
     merged = merging(clip, phase, merger, chosen, clock, done)
     count = written(merged, clip, targets, grade, chosen, clock, _counting(clip, chosen, say))
@@ -232,7 +234,7 @@ def _exposed(frames: Iterator[Timed], pattern: Pattern) -> Iterator[Timed]:
         frame = replace(
             timed.frame, exposure=pattern.exposures[timed.key], response=pattern.response
         )
-        yield replace(timed, frame=frame)
+        yield replace(timed, frame=frame, dark=DARK[pattern.crushed])
 
 
 def distinct(pattern: Pattern) -> dict[int, int]:
