@@ -118,6 +118,11 @@ def as_json(value: object) -> None:
     out(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
 
 
+def as_json_line(value: object) -> None:
+    """One JSON document on one line, for a stream of them."""
+    out(json.dumps(value, ensure_ascii=False, default=_plain))
+
+
 def _plain(value: object) -> object:
     to_list = getattr(value, "tolist", None)
     return str(value) if to_list is None else to_list()

@@ -21,6 +21,7 @@ class Entry(NamedTuple):
 COMMANDS = {
     "merge": Entry("hdrcli.cli.merge", "Merge a bracket of photographs into one HDR image."),
     "video": Entry("hdrcli.cli.video", "Merge a clip of alternating exposures into HDR video."),
+    "batch": Entry("hdrcli.cli.batch", "Merge every bracket on a card or in a folder."),
     "tonemap": Entry("hdrcli.cli.tonemap", "Make a picture for a screen of an HDR image."),
     "align": Entry("hdrcli.cli.align", "Write the frames of a bracket, aligned, for other tools."),
     "info": Entry("hdrcli.cli.info", "Show exposures by EXIF and by the pixels themselves."),
@@ -28,6 +29,7 @@ COMMANDS = {
     "backends": Entry("hdrcli.cli.backends", "List the ways to merge."),
     "weights": Entry("hdrcli.cli.weights", "List, check and import the weights of the networks."),
     "train": Entry("hdrcli.cli.train", "Train a network on brackets made up from HDR pictures."),
+    "eval": Entry("hdrcli.cli.eval", "Measure merges against known radiance."),
     "bench": Entry("hdrcli.cli.bench", "Measure how fast hdrcli is on this machine."),
     "doctor": Entry("hdrcli.cli.doctor", "Say what this machine has, and what it lacks."),
 }

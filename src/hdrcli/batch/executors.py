@@ -1,0 +1,198 @@
+"""Where sets are merged: processes of this machine, or the workers of a Dask cluster.
+
+Both are a ``concurrent.futures`` executor; what differs is how many sets may run at once, what
+happens when a worker dies, and where the memory is.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from typing import Any, Protocol
+
+from hdrcli.batch import memory
+from hdrcli.batch.plan import Job
+from hdrcli.batch.work import run_job
+from hdrcli.errors import ResourceError, SetupError
+from hdrcli.strips import default_threads
+
+Outcome = dict[str, Any]
+
+
+class Place(Protocol):
+    """Somewhere that sets can be merged."""
+
+    def room(self, running: Sequence[Job], job: Job) -> bool:
+        """Whether one more set may start beside those that run."""
+
+    def refused(self, job: Job) -> str | None:
+        """Why a set can never run here, or None."""
+
+    def submit(self, job: Job) -> "Future[Outcome]":
+        """Start one."""
+
+    def restart(self) -> None:
+        """Make workers anew after one died."""
+
+    def close(self) -> None:
+        """Stop everything at once."""
+
+
+class Processes:
+    """Worker processes on this machine, as many as the memory takes."""
+
+    def __init__(self, jobs: int, max_memory: int, *, pictures: bool = True) -> None:
+        self.jobs = jobs
+        self.max_memory = max_memory
+        self.pictures = pictures
+        self.threads = max(1, default_threads() // jobs)
+        self.pool: Executor | None = None
+
+    def room(self, running: Sequence[Job], job: Job) -> bool:
+        """By number, and by what all of them need; idle workers keep their base."""
+        if not running:
+            return True
+        if len(running) >= self.jobs:
+            return False
+        idle = (self.jobs - len(running) - 1) * memory.base(job)
+        used = sum(memory.need(other) for other in running)
+        return used + memory.need(job) + idle <= self.max_memory
+
+    def refused(self, job: Job) -> str | None:
+        """Where a set needs more than all there may be."""
+        wanted = memory.need(job)
+        if wanted <= self.max_memory:
+            return None
+        return (
+            f"merging these {len(job.paths)} photographs takes about {wanted / 2**30:.1f} GB; "
+            f"{self.max_memory / 2**30:.1f} GB may be used"
+        )
+
+    def submit(self, job: Job) -> "Future[Outcome]":
+        """Start one, and the workers with the first."""
+        if self.pool is None:
+            self.pool = ProcessPoolExecutor(
+                self.jobs,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_begin,
+                initargs=(self.threads,),
+            )
+        return self.pool.submit(run_job, job, threads=self.threads, pictures=self.pictures)
+
+    def restart(self) -> None:
+        """Forget the broken pool; the next set starts another."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop everything at once."""
+        pool, self.pool = self.pool, None
+        if pool is None:
+            return
+        for process in list((getattr(pool, "_processes", None) or {}).values()):
+            process.terminate()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin(threads: int) -> None:
+    """What every worker does first: leave Ctrl-C to the parent, and end when the parent does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    threading.Thread(target=_end_with_parent, name="orphan", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def processes_for(
+    jobs: int | None, max_memory: int, work: Sequence[Job], *, pictures: bool = True
+) -> Processes:
+    """As many workers as asked for, or as cores, sets and memory make sense of.
+
+    Raises ResourceError where not even one worker fits.
+    """
+    base = max((memory.base(job) for job in work), default=memory.BASE)
+    fit = max_memory // base
+    if fit < 1:
+        raise ResourceError(
+            f"a worker takes about {base >> 20} MB, and {max_memory >> 20} MB may be used",
+            hint="raise --max-memory",
+        )
+    biggest = sorted((memory.need(job) for job in work), reverse=True)
+    usual = biggest[len(biggest) // 4] if biggest else base
+    wanted = jobs or min(_cores(work), max(1, max_memory // usual))
+    return Processes(max(1, min(wanted, fit, len(work) or 1)), max_memory, pictures=pictures)
+
+
+def _cores(work: Sequence[Job]) -> int:
+    """One process per core; a GPU is one place."""
+    gpu = any(job.options.device.startswith(("cuda", "mps")) for job in work)
+    return 1 if gpu else default_threads()
+
+
+class Cluster:
+    """The workers of a Dask scheduler, which share the file system with this machine."""
+
+    def __init__(
+        self, address: str, *, resources: dict[str, float] | None = None, pictures: bool = True
+    ) -> None:
+        self.client = _client(address)
+        self.pictures = pictures
+        # pure=False: equal work is never answered from memory; a lost worker's sets run again
+        self.pool: Executor = self.client.get_executor(
+            pure=False, retries=2, resources=resources or None
+        )
+
+    def room(self, running: Sequence[Job], job: Job) -> bool:
+        """Two sets per worker thread: one runs, one waits beside it."""
+        threads = sum(self.client.nthreads().values())
+        return len(running) < 2 * max(1, int(threads))
+
+    def refused(self, job: Job) -> str | None:
+        """Nothing is known here of the workers' memory."""
+        return None
+
+    def submit(self, job: Job) -> "Future[Outcome]":
+        """Send one out; ``threads`` are those of the worker."""
+        return self.pool.submit(run_job, job, pictures=self.pictures)
+
+    def restart(self) -> None:
+        """The scheduler does that."""
+
+    def close(self) -> None:
+        """Forget what has not started, and leave the cluster as it was."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        self.client.close()
+
+
+def _client(address: str) -> Any:  # noqa: ANN401  distributed has no types
+    try:
+        from distributed import Client
+    except ImportError as err:
+        raise SetupError(
+            "--scheduler needs Dask, which is not installed", hint="pip install 'hdrcli[cluster]'"
+        ) from err
+    try:
+        return Client(
+            address,  # type: ignore[no-untyped-call]
+            timeout="10s",
+            set_as_default=False,
+        )
+    except (OSError, ValueError, TimeoutError) as err:
+        raise SetupError(
+            f"--scheduler {address}: no scheduler answers ({err})",
+            hint="dask scheduler starts one; the address is tcp://HOST:8786",
+        ) from err
+
+
+def on_cluster(call: Callable[[], object], client: Any) -> dict[str, object]:  # noqa: ANN401
+    """Call something once on every worker; answers by the worker's address."""
+    answers: dict[str, object] = client.run(call)
+    return answers
