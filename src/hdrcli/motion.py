@@ -4,7 +4,7 @@ The frames are compared with a *guide*, which starts as the reference. The compa
 one-sided where a code clips: a clipped code says "at least this", and contradicts nothing that
 is brighter. The tolerance grows with the noise that the amplification of the darker of the two
 brings, with the light itself (the response is never known exactly), and with the gradient (a
-third of a pixel of misregistration is not motion).
+tenth of a pixel of misregistration is not motion).
 
 The frames are taken outward from the reference, first the darker ones, then the brighter. What
 a darker frame says extends the guide where it clipped so far, so that the next one has
@@ -25,14 +25,19 @@ Floats = NDArray[np.float32]
 
 MAX_PIXELS = 2_000_000  # of the pictures that motion is estimated on
 CLIP = 250 / 255  # JPEG pushes clipped codes a little down: from here on a code is a lower bound
-MISREGISTRATION = 0.35  # px of the reduced picture that are not motion
-SCALES = (0.8, 2.5)  # px, Gaussians over which differences are averaged before they are judged
+NOISE_SIGMAS = 3.0  # standard deviations of noise within one tolerance
+MISREGISTRATION = 0.1  # px of the reduced picture that are not motion
+SCALES = (0.6, 1.6)  # px, Gaussians over which differences are averaged before they are judged
 DARK = 5 / 255  # codes up to here are an upper bound: black is crushed, and the curve is unsure
 DARK_BOUND = 8 / 255  # the code whose light that bound is
-TOLERATED_EV = 0.1  # photometric mismatch that the tolerances cover, and chance can show
+TOLERATED_EV = 0.05  # photometric mismatch that the tolerances cover, and chance can show
 SPREAD_EV = 0.3  # spread of the mismatch at one brightness from which it is rather motion
 MISMATCH_EV = 0.7  # the largest photometric mismatch that is taken for an error of the exposures
 FEWEST = 60  # pixels in a step of brightness that say something of the mismatch
+NOISE_BLOCK = 8  # px, side of the blocks that noise is measured in
+NOISE_STEPS = tuple(0.0025 * 2**k for k in range(8))  # light, lower ends of steps of brightness
+QUIETEST = 1.35  # the mean over the tenth quantile of an 8 x 8 block's variance, for white noise
+MOST_SHOT = 3e-3  # of the noise that is believed: ISO 25600
 GAMMA = 1 / 2.2  # of the pictures that flow is computed on
 
 
@@ -62,7 +67,7 @@ class Strength:
 STRENGTHS: dict[str, Strength | None] = {
     "none": None,
     "low": Strength(relative=0.16, floor=0.008, start=2.0, end=4.0, grow=1),
-    "medium": Strength(relative=0.08, floor=0.004, start=1.5, end=3.0, grow=2),
+    "medium": Strength(relative=0.08, floor=0.004, start=1.3, end=2.8, grow=2),
     "high": Strength(relative=0.05, floor=0.002, start=1.0, end=2.0, grow=4),
 }
 
@@ -167,13 +172,13 @@ def analyse(
 ) -> Motion:
     """Estimate flow and confidence of every frame against the reference."""
     setting = STRENGTHS[strength]
-    model = noise or Noise()
     count = len(bracket.frames)
     if setting is None:
-        return Motion.none(count, model)
+        return Motion.none(count, noise)
     size, scale = reduced_size(bracket.size)
     found = [Compared(None, None, None)] * count
     reference = look(bracket.ref, 1.0, size)
+    model = noise or measured_noise(reference)
     guide = Guide.of(reference, model)
     views = [reference] * count
     for i in outward(count, bracket.reference):
@@ -198,6 +203,34 @@ class Compared:
     flow: Floats | None
     belief: Floats | None
     judged: Floats | None
+
+
+def measured_noise(view: View) -> Noise:
+    """The noise of a view: what is left of its flattest blocks when their planes are taken out.
+
+    Immerkær's mask ("Fast noise variance estimation", 1996) block by block; of the blocks of
+    like brightness the quietest tenth has no texture. Never below the default: JPEG hides
+    noise, and blocks that clip have none.
+    """
+    import cv2
+
+    mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
+    grey = np.ascontiguousarray(view.light[..., 1])
+    height, width = (side // NOISE_BLOCK for side in grey.shape)
+    if min(height, width) < 2:
+        return Noise()
+    tiles = (width, height)
+    spread = cv2.resize(cv2.filter2D(grey, -1, mask) ** 2, tiles, interpolation=cv2.INTER_AREA)
+    light = cv2.resize(grey, tiles, interpolation=cv2.INTER_AREA)
+    whole = cv2.resize(view.clipped.astype(np.float32), tiles, interpolation=cv2.INTER_AREA) == 0
+    shots = []
+    for low in NOISE_STEPS:
+        here = spread[whole & (light >= low) & (light < 2 * low)]
+        if len(here) >= FEWEST:
+            quiet = float(np.quantile(here, 0.1)) * QUIETEST
+            shots.append(max(quiet - Noise.read, 0) / (1.4 * low))
+    shot = float(np.clip(np.median(shots), Noise.shot, MOST_SHOT)) if shots else Noise.shot
+    return Noise(shot, Noise.read * shot / Noise.shot)
 
 
 def outward(count: int, reference: int) -> Iterator[int]:
@@ -347,7 +380,7 @@ def disagreement(guide: Guide, view: View, strength: Strength, noise: Noise) -> 
     for sigma in SCALES:
         smooth = cv2.GaussianBlur(difference, (0, 0), sigma)
         averaged = np.float32(min(1.0, 1 / (4 * np.pi * sigma**2)))  # of white noise, blurred
-        tolerance = steady + np.float32(4) * averaged * variance
+        tolerance = steady + np.float32(NOISE_SIGMAS**2) * averaged * variance
         worst = np.maximum(worst, (smooth**2 / tolerance).sum(axis=2))
     return np.asarray(np.sqrt(worst))
 
