@@ -76,7 +76,7 @@ _CPU: Mapping[str, Any] = MappingProxyType(
     {
         "patch": 64,
         "batch": 4,
-        "warmup": 20,
+        "warmup": 10,
         "decay": 1e-4,
         "betas": (0.9, 0.99),
         "clip": 0.5,
@@ -114,7 +114,7 @@ _SMALL_VIDEO: Mapping[str, Any] = MappingProxyType(
 _VIDEO_CPU: Mapping[str, Any] = MappingProxyType(
     {
         **_CPU,
-        "stages": (Stage("coarse", 0.6, 1e-4), Stage("refine", 0.4, 3e-5)),
+        "stages": (Stage("coarse", 0.6, 3e-5), Stage("refine", 0.4, 1e-5)),
         "doubled": 0.0,
         "recipe": VIDEO,
     }
@@ -125,8 +125,8 @@ PRESETS: Mapping[tuple[str, str], Preset] = MappingProxyType(
         ("psfnet", "paper"): Preset("psfnet", (Stage("whole", 1, 1e-4),), {}),
         ("psfnet", "cpu"): Preset(
             "psfnet",
-            (Stage("whole", 1, 2e-5),),
-            {"channels": 24, "blocks": 2, "dual_blocks": 1},
+            (Stage("whole", 1, 1e-5),),
+            {"channels": 32, "blocks": 2, "dual_blocks": 1},
             **_CPU,
         ),
         ("hdrgan", "paper"): Preset(
@@ -142,7 +142,7 @@ PRESETS: Mapping[tuple[str, str], Preset] = MappingProxyType(
         ),
         ("hdrgan", "cpu"): Preset(
             "hdrgan",
-            (Stage("whole", 1, 1e-4),),
+            (Stage("whole", 1, 2e-5),),
             {"channels": 16},
             loss="hybrid",
             adversarial=1e-3,
@@ -161,7 +161,7 @@ PRESETS: Mapping[tuple[str, str], Preset] = MappingProxyType(
         ),
         ("adnet", "cpu"): Preset(
             "adnet",
-            (Stage("whole", 1, 1e-4),),
+            (Stage("whole", 1, 2e-5),),
             {"channels": 16, "growth": 16, "dense_layers": 3, "blocks": 2, "groups": 2},
             **_CPU,
         ),
@@ -170,7 +170,7 @@ PRESETS: Mapping[tuple[str, str], Preset] = MappingProxyType(
         ),
         ("apntfusion", "cpu"): Preset(
             "apntfusion",
-            (Stage("whole", 1, 1e-4),),
+            (Stage("whole", 1, 2e-5),),
             {
                 "channels": 16,
                 "mef_blocks": 3,

@@ -7,9 +7,10 @@ clipped they add what the short frame has more, in the domain of the output:
     y = r + max(s - r - K max(0.93 - L_r, 0), 0) + limit(l - r)
 
 with r, s and l the reference, the short and the long frame in that domain, L_r the reference's
-code. limit(x) is x as far as it may be noise, |x| ≤ τ, nothing where the long frame is clipped: it
-puts the long frame's shadows, which are less noisy, in the reference's place (ADNet, HDR-GAN). All
-other weights stay as they were drawn, those of the last layers smaller, and all go on learning.
+code. limit(x) is x as far as it may be noise, |x| ≤ τ, more in the shadows, nothing where the long
+frame is clipped: it puts the long frame's shadows, which are less noisy, in the reference's place
+(ADNet, HDR-GAN). All other weights stay as they were drawn, those of the last layers smaller, and
+all go on learning.
 
 DeepHDRVideo keeps the reference where it is well exposed by its own equations. It begins with the
 mean of the neighbours elsewhere, and refines nothing: H^r is the coarse H.
@@ -25,7 +26,7 @@ from hdrcli.nets.adnet import ADNet
 from hdrcli.nets.apntfusion import CAB, APNTFusion
 from hdrcli.nets.deephdrvideo import PAIRS, DeepHDRVideo, RefineNet, WeightNet
 from hdrcli.nets.deform import DeformConv
-from hdrcli.nets.forms import GAMMA, MU
+from hdrcli.nets.forms import MU
 from hdrcli.nets.hdrgan import HDRGAN, Merge, Residual
 from hdrcli.nets.layers import PCDAlign
 from hdrcli.nets.psfnet import PSFB, PSFNet
@@ -34,13 +35,15 @@ SMALL = 0.02
 CLIPPED = 0.93  # code of the reference above which the short frame may add light
 K = 5.0  # how fast it may no more below
 LONG_CLIPS = 0.88  # code of the long frame from which it tells nothing
-NOISE = {"gamma": 0.01, "mu-law": 0.02}  # τ: what may be noise in these domains
+NOISE = {"gamma": 0.005, "mu-law": 0.01}  # τ: what may be noise in these domains
+SHADOW = 0.2  # code of the reference below which noise is more
+SHADOW_NOISE = {"gamma": 0.4, "mu-law": 0.8}  # τ more per code below that
 LEAST = -3.0  # logit of a weight that hardly counts
 LEAK = 0.1  # slope of EDVR's leaky ReLU
-TYPICAL_RATIO = 4.0  # of reference to shortest exposure
 COLOURS = range(3)
-# Where the straight pieces meet that stand for a curve: in codes, in signed μ-law, in light.
-CODE_KNEES = (0.0, 0.05, 0.15, 0.4, 0.8)
+# Where the straight pieces meet that stand for a curve.
+RAMPS = (1.0, 0.8, 0.35, 0.14, 0.055, 0.022, 0.008, 0.003, 0.001)  # light
+FAINT = 0.02  # scale of what goes through a sum without being seen
 TANH_KNEES = (-0.85, -0.5, 0.5, 0.85)
 DARK_KNEES = (0.0, 0.0008, 0.003, 0.01, 0.04, 0.2, 0.7)
 LIGHT_KNEES = (0.2, 0.4, 0.75, 0.93)
@@ -93,9 +96,13 @@ def hinges(
     columns = [torch.relu(x - knee) for knee in knees]
     if constant:
         columns.append(torch.ones_like(x))
-    basis = torch.stack(columns, 1) * matters[:, None]
-    solution = torch.linalg.lstsq(basis, (aim * matters)[:, None]).solution
-    found: list[float] = solution[:, 0].tolist()
+    return fitted(torch.stack(columns, 1), aim, matters)
+
+
+def fitted(basis: Tensor, aim: Tensor, matters: Tensor) -> list[float]:
+    """Least-squares weights of the columns of a basis (n, m), in double precision."""
+    left, right = (basis * matters[:, None]).double(), (aim * matters)[:, None].double()
+    found: list[float] = torch.linalg.lstsq(left, right).solution[:, 0].tolist()
     return found
 
 
@@ -122,6 +129,7 @@ def _adnet(net: nn.Module) -> None:
         _keep(align.cas_dcnpack, k)
         set_row(net.feat_extract, 3 + k, {k: -1}, CLIPPED)
         set_row(net.feat_extract, 6 + k, {k: 1}, -LONG_CLIPS)
+        set_row(net.feat_extract, 9 + k, {k: -1}, SHADOW)
     shrink(pyramid.feature_extraction.get_submodule("0.conv2"), COLOURS)
     _adnet_fusion(net, channels)
 
@@ -138,11 +146,13 @@ def _adnet_fusion(net: ADNet, channels: int) -> None:
     for k in COLOURS:
         below, clipped = reference + channels + 3 + k, long + channels + 6 + k
         set_row(net.conv1, k, {short + k: 1, reference + k: -1, below: -K})
-        set_row(net.conv1, 3 + k, {long + k: 1, reference + k: -1, clipped: -K})
-        set_row(net.conv1, 6 + k, {long + k: -1, reference + k: 1, clipped: -K})
+        shadow = {reference + channels + 9 + k: -SHADOW_NOISE["gamma"]}
+        more = {long + k: 1, reference + k: -1, clipped: -K}
+        less = {long + k: -1, reference + k: 1, clipped: -K}
+        for row, taps in enumerate((more, more | shadow, less, less | shadow), start=1):
+            set_row(net.conv1, 3 * row + k, taps, 0.0 if row % 2 else -NOISE["gamma"])
+            set_row(dense, 3 * row + k, {3 * row + k: 1})
         set_row(dense, k, {k: 1})
-        for row, (source, bias) in enumerate(_limits(k, NOISE["gamma"]), start=1):
-            set_row(dense, 3 * row + k, {source: 1}, bias)
         kept = {k: 1, 3 + k: 1, 6 + k: -1, 9 + k: -1, 12 + k: 1}
         rows = {k: -1.0} | {channels + row: sign for row, sign in kept.items()}
         set_row(first.get_submodule("conv_1x1"), k, rows)
@@ -150,11 +160,6 @@ def _adnet_fusion(net: ADNet, channels: int) -> None:
         set_row(net.conv2[1], k, {k: 1})
         set_row(net.post_conv[0], k, {k: 1})
         set_row(net.post_conv[2], k, {k: 1})
-
-
-def _limits(k: int, noise: float) -> list[tuple[int, float]]:
-    """Sources and biases of four hinges: x and x - τ, then those of -x; rows 3 + k, 6 + k."""
-    return [(3 + k, 0.0), (3 + k, -noise), (6 + k, 0.0), (6 + k, -noise)]
 
 
 def _keep(deform: DeformConv, row: int) -> None:
@@ -178,6 +183,7 @@ def _hdrgan(net: nn.Module) -> None:
         for block in blocks:
             _through(block, k, {3 + k: 1}, 1.0)
         _through(blocks[1], 3 + k, {k: -1}, 2 * CLIPPED - 1)
+        _through(blocks[1], 6 + k, {k: -0.5}, SHADOW - 0.5)
         _through(blocks[2], 3 + k, {k: 1}, 1 - 2 * LONG_CLIPS)
         _merge(merge, k, channels)
     for level, output in enumerate(net.outputs, start=1):
@@ -186,17 +192,17 @@ def _hdrgan(net: nn.Module) -> None:
 
 def _merge(merge: Merge, k: int, channels: int) -> None:
     """Subtract, limit, hand on, add to the reference."""
-    first, second, third, last = merge.convs
+    first, *between, last = merge.convs
     reference, long = channels, 2 * channels
-    clipped = long + 3 + k
+    clipped, shadow = long + 3 + k, {reference + 6 + k: -SHADOW_NOISE["mu-law"]}
+    more = {long + k: 1, reference + k: -1, clipped: -K}
+    less = {long + k: -1, reference + k: 1, clipped: -K}
     set_row(first, k, {k: 1, reference + k: -1, reference + 3 + k: -K})
-    set_row(first, 3 + k, {long + k: 1, reference + k: -1, clipped: -K})
-    set_row(first, 6 + k, {long + k: -1, reference + k: 1, clipped: -K})
-    set_row(second, k, {k: 1})
-    set_row(third, k, {k: 1})
-    for row, (source, bias) in enumerate(_limits(k, NOISE["mu-law"]), start=1):
-        set_row(second, 3 * row + k, {source: 1}, bias)
-        set_row(third, 3 * row + k, {3 * row + k: 1})
+    for row, taps in enumerate((more, more | shadow, less, less | shadow), start=1):
+        set_row(first, 3 * row + k, taps, 0.0 if row % 2 else -NOISE["mu-law"])
+    for conv in between:
+        for row in range(k, 15, 3):
+            set_row(conv, row, {row: 1})
     set_row(last, k, {k: 1, 3 + k: 1, 6 + k: -1, 9 + k: -1, 12 + k: 1})
 
 
@@ -227,43 +233,44 @@ def _untanh(decoder: nn.Module, output: nn.Module, source: int) -> None:
         set_row(output, k, sums, constant)
 
 
-# -- PSFNet: the logit of light, as hinges of the codes ---------------------------------------
+# -- PSFNet: the logit of light as ramps max(1 - H / knee, 0), which are all in [0, 1] ---------
 
 
 def _psfnet(net: nn.Module) -> None:
     assert isinstance(net, PSFNet)
-    channels, knees = net.extract.out_channels, len(CODE_KNEES)
+    channels, knees = net.extract.out_channels, len(RAMPS)
     rows = range(3 * knees + 3)
-    if not (net.global_skip and net.local_skip) or channels <= len(rows):
+    if not (net.global_skip and net.local_skip) or channels < len(rows):
         return
-    shrink(net.reduce)
     shrink(net.reduce)
     shrink(net.after_dual, rows)
     shrink(net.output)
     for block in net.psfbs:
         assert isinstance(block, PSFB)
         shrink(block.conv2, rows)
-    code = torch.linspace(0.02, 0.99, 200)
-    one = hinges(code, torch.logit(code**GAMMA), CODE_KNEES, shown(code**GAMMA))
-    dark = code**GAMMA / TYPICAL_RATIO
-    typical = hinges(code, torch.logit(dark), CODE_KNEES, shown(dark))
-    scale = [abs(w) ** 0.5 for w in typical]  # shared by the two layers: alike steps for both
+    *weights, constant = ramps()
     for k in COLOURS:
         mine = range(k * knees, (k + 1) * knees)
         below = 3 * knees + k
-        for row, knee, by in zip(mine, CODE_KNEES, scale, strict=False):
-            set_row(net.extract, row, {k: by}, -knee * by)
+        for row, knee in zip(mine, RAMPS, strict=True):
+            set_row(net.extract, row, {3 + k: -1 / knee}, 1.0)
             set_row(net.before_output, row, {row: 1})
-        set_row(net.extract, below, {k: -1}, CLIPPED)
+            net.reduce.weight[row] *= SMALL
+            _biases(net.reduce)[row] *= SMALL
+        set_row(net.extract, below, {k: -FAINT}, FAINT * CLIPPED)  # the skip adds it to the sum
         set_row(net.before_output, below, {below: 1})
-        gains = {row: w / by for row, w, by in zip(mine, typical, scale, strict=False)}
-        light = {row: w / by for row, w, by in zip(mine, one, scale, strict=False)}
-        more = light | {channels + row: -gain for row, gain in gains.items()}
-        more[channels + below] = -8 * K  # logits change about 8 times as fast as codes
-        set_row(net.reduce, below, more, one[-1] - typical[-1])
-        # What the skip adds to the last of these, 0.93 - L, is taken back by the first hinge.
-        level = gains | {below: 1, mine[0]: gains[mine[0]] + 1 / scale[0]}
-        set_row(net.output, k, level, typical[-1] - CLIPPED)
+        level = dict(zip(mine, weights, strict=True))
+        more = level | {channels + row: -weight for row, weight in level.items()}
+        set_row(net.reduce, below, more | {channels + below: -8 * K / FAINT})  # logits are steeper
+        set_row(net.output, k, level | {below: 1}, constant)
+
+
+def ramps() -> list[float]:
+    """Weights of the ramps, and the constant, that give the logit of light."""
+    light = torch.cat([torch.logspace(-4.5, -0.1, 300), torch.linspace(0.8, 0.985, 60)])
+    columns = [torch.relu(1 - light / knee) for knee in RAMPS]
+    basis = torch.stack([*columns, torch.ones_like(light)], 1)
+    return fitted(basis, torch.logit(light), shown(light))
 
 
 # -- APNT-Fusion: equation 14 has the logit of the medium; light is added to it ----------------
@@ -336,12 +343,7 @@ def _refine(net: RefineNet) -> None:
     light = torch.logspace(-4.5, -0.004, 300)
     bent = [torch.where(light > k, light - k, LEAK**2 * (light - k)) for k in DARK_KNEES]
     basis = torch.stack([*bent, torch.ones_like(light)], 1)
-    matters = shown(light)[:, None]
-    weights: list[float] = (
-        torch.linalg.lstsq(basis * matters, torch.logit(light)[:, None] * matters)
-        .solution[:, 0]
-        .tolist()
-    )
+    weights = fitted(basis, torch.logit(light), shown(light))
     shrink(net.conv_last)
     for k in COLOURS:
         mine = range(k * len(DARK_KNEES), (k + 1) * len(DARK_KNEES))
