@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import OpenEXR
 import pytest
@@ -270,13 +271,8 @@ def test_a_crop_is_what_every_frame_shows(shaken, tmp_path):
     assert whole.shape == (256, 320, 3)
     assert 0.7 * whole.size < part.size < 0.97 * whole.size
     h, w = part.shape[:2]
-    places = [
-        (np.abs(whole[y : y + h, x : x + w] - part).mean(), y, x)
-        for y in range(whole.shape[0] - h + 1)
-        for x in range(whole.shape[1] - w + 1)
-    ]
-    off, y, x = min(places)
-    assert off < 0.02 * whole.mean()
+    off = cv2.matchTemplate(whole, part, cv2.TM_SQDIFF_NORMED).min()
+    assert off < 0.001
     assert formats.read(tmp_path / "part_preview.jpg").size == (h, w)
 
 
@@ -332,6 +328,7 @@ def test_the_attributes_that_are_expected_are_there(exif_photos, tmp_path):
     outcome = merge(exif_photos, tmp_path / "o.exr")
     said = header(tmp_path / "o.exr")
     reference = formats.read(Path(outcome.facts["reference"])).metadata
+    assert reference.exposure_time is not None
     assert said["expTime"] == pytest.approx(reference.exposure_time, rel=1e-5)
     assert said["aperture"] == pytest.approx(5.6, rel=1e-5)
     assert said["isoSpeed"] == 200

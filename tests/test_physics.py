@@ -1,0 +1,133 @@
+"""The laws of light, held by whole files: what a merge says must predict a photograph."""
+
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import OpenEXR
+import pytest
+
+from hdrcli import formats
+from hdrcli.bracket import read_bracket
+from hdrcli.frames import Radiance
+from hdrcli.pipeline import MergeOptions, merge, merge_files
+from tests.scenes import FILM_CURVE, NOISY, disc_bracket, photograph, save, texture
+
+WINDOW = Path(__file__).parents[1].parent / "shared" / "brackets" / "window-12"
+AVERAGE = MergeOptions(backend="average", preview=False)
+
+
+def pixels(path):
+    with OpenEXR.File(str(path)) as file:
+        return np.array(file.channels()["RGB"].pixels)
+
+
+def monotone_fit(x, y, steps=48):
+    """The best non-decreasing curve from x to y: medians, pooled where they would fall."""
+    edges = np.unique(np.quantile(x, np.linspace(0, 1, steps + 1)))
+    at = np.clip(np.searchsorted(edges, x, "right") - 1, 0, len(edges) - 2)
+    groups = []  # [median, members, place], merged as long as one lies above the next
+    for k in range(len(edges) - 1):
+        if not (at == k).any():
+            continue
+        groups.append([y[at == k], x[at == k]])
+        while len(groups) > 1 and np.median(groups[-2][0]) > np.median(groups[-1][0]):
+            last = groups.pop()
+            groups[-1] = [np.concatenate(pair) for pair in zip(groups[-1], last, strict=True)]
+    return np.interp(x, [np.median(g[1]) for g in groups], [np.median(g[0]) for g in groups])
+
+
+def test_the_monotone_fit_of_a_curve_is_the_curve(rng):
+    x = rng.uniform(0, 1, 5000)
+    assert np.abs(monotone_fit(x, x**2) - x**2).max() < 0.05
+    assert (np.diff(monotone_fit(x, rng.normal(size=5000))[np.argsort(x)]) >= 0).all()
+
+
+@pytest.mark.parametrize("backend", ["average", "debevec", "robertson"])
+def test_files_in_any_order_give_the_same_light_bit_for_bit(tmp_path, backend):
+    bracket, _ = disc_bracket()
+    paths = save(bracket, tmp_path)
+    found = []
+    for i, order in enumerate(permutations(paths)):
+        output = tmp_path / f"{i}.exr"
+        merge_files(order, [output], MergeOptions(backend=backend, preview=False))
+        found.append(pixels(output).tobytes())
+    assert len(set(found)) == 1
+
+
+def test_files_in_any_order_give_the_same_file(tmp_path):
+    """Header and all."""
+    bracket, _ = disc_bracket()
+    paths = save(bracket, tmp_path)
+    found = set()
+    for order in (paths, paths[::-1]):
+        merge_files(order, [tmp_path / "o.exr"], AVERAGE)
+        found.add((tmp_path / "o.exr").read_bytes())
+        (tmp_path / "o.exr").unlink()
+    assert len(found) == 1
+
+
+def test_recovered_curves_do_not_depend_on_the_order_either(tmp_path):
+    paths = save(photograph(texture(), (-3.0, -1.0, 1.0, 3.0), curve=FILM_CURVE), tmp_path)
+    found = set()
+    for order in (paths, paths[::-1], paths[2:] + paths[:2]):
+        merge_files(order, [tmp_path / "o.exr"], AVERAGE)
+        found.add(pixels(tmp_path / "o.exr").tobytes())
+        (tmp_path / "o.exr").unlink()
+    assert len(found) == 1
+
+
+def test_twice_the_exposure_is_half_the_radiance_in_files(tmp_path):
+    """The same codes, said to be of twice the exposure, come from half the light."""
+    paths = save(photograph(texture()), tmp_path, exif=False)
+    light = []
+    for i, times in enumerate([(0.25, 1.0, 4.0), (0.5, 2.0, 8.0)]):
+        output = tmp_path / f"{i}.exr"
+        options = MergeOptions(
+            backend="average", exposure_times=times, anchor="absolute", exr_type="float"
+        )
+        merge_files(paths, [output], options)
+        light.append(formats.read(output).codes)
+    np.testing.assert_allclose(light[0], 2 * light[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("left_out", [0, 2, 4])
+def test_a_frame_left_out_is_predicted(tmp_path, left_out):
+    """Of a camera whose curve nobody knows."""
+    evs = (-4.0, -2.0, 0.0, 2.0, 4.0)
+    bracket = photograph(texture(stops=9.0), evs, curve=FILM_CURVE, sensor=NOISY)
+    paths = save(bracket, tmp_path)
+    rest = [path for i, path in enumerate(paths) if i != left_out]
+    options = MergeOptions(backend="average", anchor="absolute", exr_type="float", preview=False)
+    merge_files(rest, [tmp_path / "o.exr"], options)
+    light = formats.read(tmp_path / "o.exr").codes * np.float32(2.0 ** evs[left_out])
+    codes = bracket.frames[left_out].codes
+    assert np.median(prediction_error(light, codes)) <= 2
+
+
+def prediction_error(light, codes):
+    """Codes by which the light misses a photograph, after the best curve between the two."""
+    shown = np.minimum(np.maximum(light, 1e-6), 1.2)
+    between = (codes > 3) & (codes < 250)
+    assert between.mean() > 0.02
+    fitted = monotone_fit(np.log(shown[between]), codes[between].astype(float))
+    return np.abs(fitted - codes[between])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not WINDOW.is_dir(), reason="the real brackets are not beside the project")
+@pytest.mark.parametrize("left_out", [(6,), (2, 5, 8), tuple(range(1, 12, 2))])
+def test_real_frames_left_out_are_predicted(left_out):
+    paths = sorted(WINDOW.glob("*.jpg"))
+    frames = read_bracket(paths).bracket
+    rest = [Path(f.name) for i, f in enumerate(frames.frames) if i not in left_out]
+    image = merge(read_bracket(rest), AVERAGE).image
+    assert isinstance(image, Radiance)
+    light = image.absolute().pixels
+    for i in left_out:
+        frame = frames.frames[i]
+        assert frame.exposure is not None
+        missed = prediction_error(
+            light[::3, ::3] * np.float32(frame.exposure), frame.codes[::3, ::3]
+        )
+        assert np.median(missed) <= 4, frame.name
