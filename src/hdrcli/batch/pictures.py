@@ -13,7 +13,7 @@ from hdrcli.pipeline import Merged, MergeOptions
 
 Floats = NDArray[np.float32]
 
-SIDE = 480  # pixels, the longer side of the pictures that are compared
+SIDE = 600  # pixels, the longer side of the pictures that are compared
 FRAME_SIDE = 160
 QUALITY = 78
 MOVED = 0.004  # fraction of the picture from which a mask is worth showing
