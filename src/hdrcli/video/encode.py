@@ -249,6 +249,9 @@ class VideoFile:
         planes = self.look.planes(radiance, seconds, now.scene)
         frame = video_frame(planes, _pixels(self.codec))
         frame.pts, frame.time_base = now.pts - self._origin(), self.clip.time_base
+        kind = TRANSFERS[self.target.transfer]  # ProRes takes its tags from the frames
+        frame.color_primaries, frame.color_trc, frame.colorspace = kind.tags
+        frame.color_range = 1
         self._mux(self.stream.encode(frame))
         if self.audio is not None:
             self.audio.until(float(now.pts * self.clip.time_base), self._origin())

@@ -224,8 +224,10 @@ class HdrLook:
         cv2.max(light, 0.0, dst=light)
         planes = cv2.split(light)
         most = cv2.max(cv2.max(planes[0], planes[1]), planes[2])
-        gain = looked_up(most, self.top, self.gain)
-        return np.asarray(cv2.multiply(light, cv2.merge((gain, gain, gain)))), most * gain
+        known = cv2.min(most, self.top)  # brighter still is shown as the top of the table is
+        shown = cv2.multiply(known, looked_up(known, self.top, self.gain))
+        gain = cv2.divide(shown, cv2.max(most, 1e-9))
+        return np.asarray(cv2.multiply(light, cv2.merge((gain, gain, gain)))), shown
 
     def _encoded(self, light: Floats) -> Floats:
         """R'G'B' in [0, 1] of display light."""

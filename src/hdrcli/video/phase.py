@@ -17,7 +17,7 @@ from hdrcli.video.exposures import Pattern
 
 CLOSER = 0.35  # another exposure fits if it is so much nearer than the expected one
 CUT = 0.5  # of the distance between exposures: a mean code this far from all is a new scene
-DOUBLED = 0.5 / 255  # mean difference of codes up to which two frames are one
+DOUBLED = 0.3  # of the usual difference of two frames of one exposure: two nearer ones are one
 STRIDE = 8  # every so many pixels are looked at
 
 
@@ -40,6 +40,33 @@ class Break:
 
 
 @dataclass
+class _Memory:
+    """What the frames so far looked like."""
+
+    levels: list[float]  # mean code of each place
+    looks: dict[int, np.ndarray] = field(default_factory=dict)  # the last frame of each place
+    last: int | None = None  # its place
+    usual: float = 0.0  # difference of two frames of one place, a period apart
+
+    def doubles(self, look: np.ndarray) -> bool:
+        """Whether a frame is the one before once more."""
+        if self.last is None:
+            return False
+        return _unlike(look, self.looks[self.last]) <= DOUBLED * self.usual
+
+    def keep(self, key: int, level: float, look: np.ndarray, *, broken: bool) -> None:
+        """Remember a frame."""
+        if key in self.looks and not broken:
+            self.usual += 0.3 * (_unlike(look, self.looks[key]) - self.usual)
+        self.levels[key] += 0.5 * (level - self.levels[key])
+        self.looks[key], self.last = look, key
+
+
+def _unlike(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(one - other).mean())
+
+
+@dataclass
 class Phase:
     """Follows the pattern. ``breaks`` are those met so far."""
 
@@ -47,48 +74,36 @@ class Phase:
     breaks: list[Break] = field(default_factory=list)
 
     def follow(self, frames: Iterable[Timed]) -> Iterator[Timed]:
-        """The frames with the keys of their exposures. Holds back a period of frames at cuts."""
+        """The frames with the keys of their exposures. Holds back two periods of frames."""
         period = self.pattern.period
-        levels = list(self.pattern.levels)
+        memory = _Memory(list(self.pattern.levels))
         expected, scene = self.pattern.first % period, 0
-        last: tuple[float, np.ndarray] | None = None
         for timed, look, coming in _with_coming(frames, 2 * period):
             level = float(look.mean())
-            key, what = self._judge(level, levels, expected, last, look)
+            key, what = self._judge(level, memory, expected, look)
             if what == "cut":
                 key = best_shift([level, *coming], self.pattern.evs, expected)
                 scene += 1
-                levels = relevelled(levels, [level, *coming], key)
-                if key == expected:
-                    what = ""
-            if what:
-                missing = (key - expected) % period
-                self.breaks.append(Break(timed.index, what, missing if what == "dropped" else 1))
-            levels[key] += 0.5 * (level - levels[key])
-            last = (level, look)
+                memory = _Memory(relevelled(memory.levels, [level, *coming], key))
+            if what and (what, key) != ("cut", expected):
+                missing = (key - expected) % period if what == "dropped" else 1
+                self.breaks.append(Break(timed.index, what, missing))
+            memory.keep(key, level, look, broken=bool(what))
             yield replace(timed, key=key, scene=scene)
             expected = (key + 1) % period
 
     def _judge(
-        self,
-        level: float,
-        levels: Sequence[float],
-        expected: int,
-        last: tuple[float, np.ndarray] | None,
-        look: np.ndarray,
+        self, level: float, memory: _Memory, expected: int, look: np.ndarray
     ) -> tuple[int, str]:
         """The key of a frame by its mean code, and what broke, if anything did."""
-        away = np.abs(np.asarray(levels) - level)
-        apart = _apart(levels)
+        away = np.abs(np.asarray(memory.levels) - level)
+        apart = _apart(memory.levels)
         nearest = int(np.argmin(away))
-        if away[expected] <= max(CLOSER * apart, 2 * away[nearest] if nearest != expected else 1):
-            return expected, ""
         if away[nearest] > CUT * apart:
             return expected, "cut"
-        if away[nearest] > CLOSER * away[expected]:
+        if away[expected] <= CLOSER * apart or away[nearest] > CLOSER * away[expected]:
             return expected, ""
-        double = last is not None and float(np.abs(look - last[1]).mean()) < DOUBLED
-        return nearest, "doubled" if double else "dropped"
+        return nearest, "doubled" if memory.doubles(look) else "dropped"
 
 
 def _apart(levels: Sequence[float]) -> float:

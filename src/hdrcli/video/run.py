@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -200,7 +200,7 @@ def merging(
     options: VideoOptions,
     clock: Clock,
     done: Callable[[int], bool] = lambda _index: False,
-) -> Iterator[Shown]:
+) -> Generator[Shown, None, None]:
     """Decode, follow the pattern, window, merge. Frames that are ``done`` are not merged."""
     pattern = phase.pattern
     same = distinct(pattern)

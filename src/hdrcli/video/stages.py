@@ -5,7 +5,7 @@ Queues are short, so that memory does not depend on the length of a clip.
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -17,7 +17,7 @@ class _End:
         self.error = error
 
 
-def ahead(items: Iterable[Item], depth: int = 3) -> Iterator[Item]:
+def ahead(items: Iterable[Item], depth: int = 3) -> Generator[Item, None, None]:
     """The same items, made in a thread up to ``depth`` before they are asked for.
 
     An error of the source comes out here. Closing this generator ends the thread.
