@@ -10,6 +10,7 @@ import torch
 from hdrcli.errors import FormatError, InputError
 from hdrcli.nets import forms
 from hdrcli.nets.build import NETWORKS, build
+from hdrcli.nets.deephdrvideo import DeepHDRVideo
 from hdrcli.train import checkpoint, session, validation
 from hdrcli.train.batches import Ahead, Sample, lacking, material, turned
 from hdrcli.train.config import PRESETS, Preset, Stage
@@ -168,7 +169,7 @@ def test_a_step_of_nan_changes_nothing_and_many_end_the_training(tmp_path, scene
 
 def test_a_run_leaves_weights_a_log_and_pictures(tmp_path, scenes):
     learning = training(tmp_path, scenes, steps=3)
-    lines = []
+    lines: list[str] = []
     run(learning, small_validation(scenes), lines.append)
     for name in (BEST, LAST, TRAINING, "curve.png", "sheet.png"):
         assert (tmp_path / name).stat().st_size > 0
@@ -294,6 +295,7 @@ def test_a_fresh_video_network_refines_nothing(exposures):
     torch.manual_seed(0)
     preset = PRESETS["deephdrvideo", "cpu" if exposures == 2 else "cpu3"]
     net = build("deephdrvideo", preset.arch).eval()
+    assert isinstance(net, DeepHDRVideo)
     begin_at_merge(net)
     light, _ = clipped_scene()
     ratios = torch.tensor([[float(4 ** (n % exposures)) for n in range(net.frames)]])
