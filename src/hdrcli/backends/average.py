@@ -28,6 +28,7 @@ Floats = NDArray[np.float32]
 WeightCurve = Callable[[Floats, float, Noise], Floats]
 
 FADE = 235 / 255  # from here to CLIP the weight of a code falls to zero
+APART = (0.75, 0.94)  # codes between which a channel loses belief beside one that clips
 FALLBACK = 1e-7  # weight of the shortest frame where nothing else is known
 FLOAT_LEVELS = 65536  # a float frame's weight is looked up at this many steps
 
@@ -191,12 +192,13 @@ def mean_block(
     if sources[0].logarithmic:
         for channel in (*total, *shortest):
             np.exp(channel, out=channel)
-    mend_highlights(total, shortest, sources, reference, rows, guess)
+    mend_highlights(total, norm, shortest, sources, reference, rows, guess)
     return total, lost
 
 
 def mend_highlights(
     total: list[Floats],
+    norm: Floats,
     shortest: list[Floats],
     sources: list[Source],
     reference: int,
@@ -205,34 +207,46 @@ def mend_highlights(
 ) -> None:
     """Where the reference clips: never darker than its clipping, and no ghost of another moment.
 
-    A channel that clips in the reference is at least its clipping level. Where no darker frame
-    is believed, its channels that do not clip are taken from the reference, the others from the
-    shortest frame, corrected by the guess if there is one.
+    A channel of the reference that does not clip is still a measurement, though the pixel is
+    not believed as a whole. A channel that clips is at least its clipping level; where no darker
+    frame is believed, it is taken from the shortest frame, corrected by the guess if there is one.
     """
     import cv2
 
     frame = sources[reference].placement.frame
     ceiling = CLIP * (frame.levels - 1)
     codes = frame.codes[rows]
-    if not frame.levels or reference == 0 or codes.max() < ceiling:
+    if not frame.levels or reference == 0 or codes.max() < FADE * (frame.levels - 1):
         return
     planes = cv2.split(codes)
-    where = np.nonzero(cv2.max(cv2.max(planes[0], planes[1]), planes[2]) >= ceiling)
+    largest = cv2.max(cv2.max(planes[0], planes[1]), planes[2])
+    where = np.nonzero(largest >= FADE * (frame.levels - 1))
+    weight, known = sources[reference].weight[0], norm[where]
+    pixel = weight[largest[where]]
     belief = darker_belief(sources[:reference], rows, frame.size[1], where)
-    level = None
+    level: Floats | float = 0.0
     if guess is not None:
         level = strips.upsample(guess, sources[0].scale, rows, frame.size[1])[where]
     for c, channel in enumerate(total):
-        table = frame.table[:, c]
-        bound = table[int(np.ceil(ceiling))]
         here = planes[c][where]
-        clips = here >= ceiling
-        other = np.where(clips, np.maximum(shortest[c][where], bound), table[here])
+        own = np.maximum(weight[here] - pixel, 0) * apart(here, frame.levels)
+        light = frame.table[here, c]
+        measured = (known * channel[where] + own * light) / (known + own)
+        bound = frame.table[int(np.ceil(ceiling)), c]
+        other = np.maximum(shortest[c][where], bound)
         mixed = belief * channel[where] + (1 - belief) * other
-        above = np.log(np.maximum(mixed, 1e-6) / bound)
-        if level is not None:
-            above = above + (1 - belief) * level[:, c]
-        channel[where] = np.where(clips, bound * np.exp(np.maximum(above, 0)), mixed)
+        correction = (1 - belief) * (level[:, c] if isinstance(level, np.ndarray) else level)
+        above = np.log(np.maximum(mixed, 1e-6) / bound) + correction
+        channel[where] = np.where(here >= ceiling, bound * np.exp(np.maximum(above, 0)), measured)
+
+
+def apart(codes: NDArray[np.generic], levels: int) -> Floats:
+    """How much a channel is believed whose neighbour channel clips: 1 far below clipping.
+
+    JPEG and interpolation carry the clipping of one channel into those that nearly clip.
+    """
+    z = np.asarray(codes, np.float32) / np.float32(levels - 1)
+    return np.asarray(np.clip((APART[1] - z) / (APART[1] - APART[0]), 0, 1), np.float32)
 
 
 def darker_belief(

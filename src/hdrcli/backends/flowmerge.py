@@ -129,15 +129,17 @@ def evidence_of(arrays: Sequence[Arrays], device: "str | torch.device" = "cpu") 
     def plane(name: str) -> "torch.Tensor":
         return stack(name).float()[:, :, None]
 
-    light, ratio, bound = stack("light").float(), stack("ratio"), stack("bound")
+    light, ratio = stack("light").float(), stack("ratio")
+    fade, bound = stack("fade"), stack("bound")
     return Evidence(
         light=light,
-        weight=photon_weight(light, ratio, stack("fade"), bound),
+        weight=photon_weight(light, ratio, fade, bound),
         clipped=plane("clipped"),
         belief=plane("belief"),
         valid=plane("valid"),
         disagreement=plane("disagreement"),
         ratio=ratio,
         reference=stack("reference"),
+        fade=fade,
         bound=bound,
     )

@@ -28,6 +28,7 @@ CERTAIN = 0.995  # the prior is held inside (1 - this, this), so that it can be 
 REACH = 2.0  # px, the largest correction of the flow
 DEPTH = 3.0  # the largest correction of a clipped logarithm, e-folds
 SHOT, READ, QUANTUM = 2e-4, 1e-6, 4 / 12 / 255**2  # of the noise model, white at 1.0
+APART = (0.63, 1.045)  # times fade: light between which a channel beside a clipped one is doubted
 FALLBACK = 1e-7  # weight of the shortest frame where nothing else is known
 
 
@@ -38,8 +39,9 @@ class Evidence:
     ``light`` (B, N, 3, H, W): linear, each frame's own white at 1.0. ``weight`` (B, N, 1, H, W):
     inverse variance of light / ratio, zero where a code clips. ``clipped``, ``belief`` (the prior
     in [0, 1]), ``valid``: (B, N, 1, H, W). ``disagreement``: (B, N, 1, H, W), in tolerances.
-    ``ratio`` (B, N): exposure over the reference's. ``reference`` (B,) int64. ``bound`` (B,):
-    light from which a code of the reference clips. Frames are sorted darkest first.
+    ``ratio`` (B, N): exposure over the reference's. ``reference`` (B,) int64. ``fade`` and
+    ``bound`` (B,): light from which a code of the reference is trusted less, and clips. Frames
+    are sorted darkest first.
     """
 
     light: Tensor
@@ -50,6 +52,7 @@ class Evidence:
     disagreement: Tensor
     ratio: Tensor
     reference: Tensor
+    fade: Tensor
     bound: Tensor
 
     def others(self) -> Tensor:
@@ -281,23 +284,31 @@ def corrected(e: Evidence, logit: Tensor) -> Tensor:
 def merge(e: Evidence, confidence: Tensor) -> tuple[Tensor, Tensor]:
     """The explicit merge: radiance (B, 3, H, W), and belief in clipped light (B, 1, H, W).
 
-    Where the reference clips, channels that do not clip come from it and the others are at least
-    its clipping level, as far as no darker frame is believed.
+    A channel of the reference that does not clip counts though its pixel may clip. A channel that
+    clips is at least its clipping level; where no darker frame is believed, it is the shortest's.
     """
     weight = e.weight * confidence
     weight = torch.cat([weight[:, :1] + FALLBACK, weight[:, 1:]], dim=1)
     each = e.light / e.ratio[..., None, None, None]
-    total = (weight * each).sum(1) / weight.sum(1)
+    norm = weight.sum(1)
+    total = (weight * each).sum(1) / norm
     darker = (e.ratio < 1)[..., None, None, None]
     belief = torch.where(darker, confidence, torch.zeros_like(confidence)).amax(1)
     own, bound = e.of_reference(e.light), e.bound[:, None, None, None]
-    clips = own >= bound
-    other = torch.where(clips, torch.maximum(each[:, 0], bound), own)
-    mixed = belief * total + (1 - belief) * other
-    mixed = torch.where(clips, torch.maximum(mixed, bound), mixed)
-    has_darker = darker.any(1)
-    mend = (e.of_reference(e.clipped) > 0.5) & has_darker
-    return torch.where(mend, mixed, total), belief
+    alone = photon_weight(own[:, :, None], torch.ones_like(own[:, :, 0, 0]), e.fade, e.bound)[
+        :, :, 0
+    ]
+    extra = (alone - e.of_reference(e.weight)).clamp_min(0) * apart(own, e.fade)
+    measured = (norm * total + extra * own) / (norm + extra)
+    lifted = belief * total + (1 - belief) * torch.maximum(each[:, 0], bound)
+    mended = torch.where(own >= bound, torch.maximum(lifted, bound), measured)
+    return torch.where(darker.any(1), mended, total), belief
+
+
+def apart(light: Tensor, fade: Tensor) -> Tensor:
+    """How much a channel of the reference is believed beside one that clips, as light tells."""
+    low, high = (limit * fade[:, None, None, None] for limit in APART)
+    return ((high - light) / (high - low)).clamp(0, 1)
 
 
 def fill_in(radiance: Tensor, belief: Tensor, e: Evidence, guess: Tensor) -> Tensor:
