@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from hdrcli import __version__
-from hdrcli.cli import display
+from hdrcli.cli import display, lazy
 from hdrcli.cli.lazy import LazyGroup
 from hdrcli.errors import HdrcliError
 
@@ -36,6 +36,7 @@ def _print_version(asked: bool) -> None:  # noqa: FBT001  Typer calls it with th
 
 @app.callback()
 def root(
+    ctx: typer.Context,
     *,
     version: Annotated[
         bool,
@@ -43,6 +44,12 @@ def root(
     ] = False,
 ) -> None:
     """Merge exposure brackets into ghost-free HDR images and video."""
+    name = ctx.invoked_subcommand
+    if name is not None and name != "config":  # which shows settings, wrong ones among them
+        from hdrcli.cli.settings import default_map
+
+        command = lazy.load(name) if name in lazy.COMMANDS else None
+        ctx.default_map = {name: default_map(name, command)} if command else None
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

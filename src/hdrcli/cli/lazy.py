@@ -31,6 +31,7 @@ COMMANDS = {
     "train": Entry("hdrcli.cli.train", "Train a network on brackets made up from HDR pictures."),
     "eval": Entry("hdrcli.cli.eval", "Measure merges against known radiance."),
     "bench": Entry("hdrcli.cli.bench", "Measure how fast hdrcli is on this machine."),
+    "config": Entry("hdrcli.cli.config", "Show settings, and where they come from."),
     "doctor": Entry("hdrcli.cli.doctor", "Say what this machine has, and what it lacks."),
 }
 

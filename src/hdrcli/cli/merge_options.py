@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from hdrcli.cli import options
+from hdrcli.cli import settings as saved_settings
 from hdrcli.cli.options import COMPUTE, EXPOSURE, MERGE, MOTION, OUTPUT, TONE
 
 if TYPE_CHECKING:
@@ -140,19 +141,35 @@ def _prototype(
 MERGE_PARAMETERS = inspect.signature(_prototype).parameters
 
 
+def _settings(
+    *,
+    preset: saved_settings.Preset = None,
+    save_preset: saved_settings.SavePreset = None,
+) -> None: ...
+
+
+SETTINGS = inspect.signature(_settings).parameters
+
+
 def takes_merge_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of a merge to a command, which receives them as ``merge_options``."""
     own = inspect.signature(command).parameters
 
     @wraps(command)
-    def run(**given: object) -> None:
+    def run(ctx: typer.Context, **given: Any) -> None:  # noqa: ANN401  Typer's values
+        given.pop("preset")  # its callback has used it
+        name = given.pop("save_preset")
+        if name is not None:
+            saved_settings.save(ctx, name)
         chosen = {name: given.pop(name) for name in MERGE_PARAMETERS}
         command(**given, merge_options=_options(chosen))
 
     kept = [p for name, p in own.items() if name != "merge_options"]
     first = [p for p in kept if p.name not in ("json", "verbose", "quiet")]
     talk = [p for p in kept if p not in first]
-    parameters = [*first, *MERGE_PARAMETERS.values(), *talk]
+    context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_ONLY, annotation=typer.Context)
+    context = context.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = [context, *first, *MERGE_PARAMETERS.values(), *SETTINGS.values(), *talk]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run
