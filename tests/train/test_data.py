@@ -9,7 +9,9 @@ import pytest
 from hdrcli import formats
 from hdrcli.errors import FormatError, InputError
 from hdrcli.frames import Radiance
+from hdrcli.train.config import Preset, Stage
 from hdrcli.train.data import Item, items, truth_of
+from hdrcli.train.recorded import Recorded
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 SIZE = (12, 16)
@@ -284,3 +286,48 @@ def test_the_real_ntire_sample():
     lit = (reference > 0.3) & (reference < 0.9)
     assert isinstance(item, Item)
     assert np.median(truth[lit] / reference[lit] ** 2.24) == pytest.approx(1, abs=0.1)
+
+
+# -- training on them ---------------------------------------------------------------------------
+
+SMALL = Preset("psfnet", (Stage("whole", 1, 1e-3),), patch=8, batch=3)
+
+
+def test_patches_of_a_static_bracket_show_one_scene(tmp_path):
+    for scene in ("001", "002"):
+        folder_of(tmp_path / scene, *FOLDERS["kalantari"])
+    source = Recorded.of(tmp_path, SMALL)
+    sample = source(0, 3)
+    assert sample.linear.shape == (3, 3, 3, 8, 8)
+    assert sample.ratios.tolist() == [[1, 4, 16]] * 3
+    short = (sample.linear[:, 0] * 4).numpy()
+    np.testing.assert_allclose(short, sample.truth.numpy(), rtol=0.02, atol=0.02)
+    assert np.array_equal(source(0, 3).linear, sample.linear)
+    assert not np.array_equal(source(1, 3).linear, sample.linear)
+
+
+def test_validation_takes_the_middle_of_other_brackets(tmp_path):
+    for scene in range(11):
+        folder_of(tmp_path / f"{scene:03d}", *FOLDERS["kalantari"])
+    source = Recorded.of(tmp_path, SMALL)
+    assert [item.name for item in source.held_out] == ["000", "010"]
+    assert {item.name for item in source.training} == {f"{n:03d}" for n in range(1, 10)}
+    sample = source.validation(3)
+    assert sample.truth.shape == (2, 3, 8, 16)
+    middle = light()[2:10] * 4
+    np.testing.assert_allclose(
+        sample.truth[0].permute(1, 2, 0).numpy(), middle, rtol=0.02, atol=0.02
+    )
+
+
+def test_a_network_of_five_frames_is_refused_three(tmp_path):
+    folder_of(tmp_path / "001", *FOLDERS["kalantari"])
+    with pytest.raises(InputError, match="the network takes 5"):
+        Recorded.of(tmp_path, SMALL)(0, 5)
+
+
+def test_data_without_truth_cannot_be_trained_on(tmp_path):
+    folder_of(tmp_path / "001", *FOLDERS["hdrgan"])
+    (tmp_path / "001" / "ref_hdr.hdr").unlink()
+    with pytest.raises(InputError, match="no bracket with truth"):
+        Recorded.of(tmp_path, SMALL)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -85,11 +86,13 @@ def sample(scenes):
 
 
 def training(tmp_path, scenes, preset=TINY, **plan):
-    return Training(preset, Plan(tmp_path, **({"steps": 8} | plan)), scenes)
+    source = partial(material, scenes, preset)
+    return Training(preset, Plan(tmp_path, **({"steps": 8} | plan)), source)
 
 
 def small_validation(scenes, preset=TINY, frames=3):
-    return validation.Validation(scenes, preset, frames=frames, size=(32, 48), count=1)
+    sample = validation.generated(scenes, preset, frames=frames, size=(32, 48), count=1)
+    return validation.Validation(sample)
 
 
 def test_the_loss_falls(tmp_path, scenes, sample):
@@ -228,7 +231,7 @@ def test_stages_take_their_shares(tmp_path, scenes):
 
 
 def test_samples_ahead_are_those_of_their_steps(scenes):
-    with Ahead(scenes, TINY) as ahead:
+    with Ahead(partial(material, scenes, TINY)) as ahead:
         for step in (0, 1, 5, 6):
             found, expected = ahead.sample(step, 3), material(scenes, TINY, step, 3)
             assert torch.equal(found.linear, expected.linear)
@@ -374,7 +377,8 @@ def test_video_windows_alternate_with_the_period(tmp_path, scenes):
 
 def test_an_order_is_carried_out_and_not_twice(tmp_path, folder, monkeypatch):
     monkeypatch.setattr(session, "PRESETS", {("psfnet", "tiny"): TINY})
-    monkeypatch.setattr(session, "validation_of", lambda training, scenes: small_validation(scenes))
+    small = partial(validation.generated, size=(32, 48), count=1)
+    monkeypatch.setattr(session, "generated", small)
     order = session.Order(
         "psfnet", "tiny", f"scenes:{folder}", tmp_path, steps=2, device="cpu", threads=1
     )
@@ -390,7 +394,7 @@ def test_an_order_is_carried_out_and_not_twice(tmp_path, folder, monkeypatch):
     [
         ({"backend": "vgg"}, "no such network"),
         ({"preset": "fast"}, "no recipe"),
-        ({"data": "hdri"}, "not scenes:DIR"),
+        ({"data": "/nowhere/at/all"}, "no such folder"),
         ({"data": "scenes:/nowhere/at/all"}, "no .exr or .hdr"),
     ],
 )
@@ -407,3 +411,14 @@ def test_scores_are_kept_with_the_best(tmp_path, scenes):
     learning.keep_best(replace(good, psnr_mu=39.0))
     assert learning.progress.best == 40.0
     assert checkpoint.load(tmp_path / BEST)[1]["scores"] == asdict(good)
+
+
+def test_a_sheet_shows_what_is_seen(tmp_path, folder, monkeypatch):
+    from PIL import Image
+
+    monkeypatch.setattr(session, "PRESETS", {("psfnet", "tiny"): TINY})
+    png = session.draw("psfnet", "tiny", f"scenes:{folder}", 0, tmp_path / "sheet.png")
+    picture = np.asarray(Image.open(png))
+    assert picture.shape == (2 * 16, 4 * 16, 3)
+    brightness = [picture[:, x : x + 16].mean() for x in (0, 16, 32)]
+    assert brightness == sorted(brightness)

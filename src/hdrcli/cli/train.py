@@ -38,9 +38,14 @@ def command(
     *,
     data: Annotated[
         str,
-        typer.Option(metavar="scenes:DIR", help="Folder of HDR pictures to photograph."),
+        typer.Option(
+            metavar="[scenes:]DIR",
+            help="scenes:DIR photographs a folder of HDR pictures; DIR is a data set, as for eval.",
+        ),
     ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Weights, log and pictures go here.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Weights, log and pictures go here.")
+    ] = None,
     minutes: Annotated[
         float | None, typer.Option(min=0.01, help="How long, earlier runs counted.")
     ] = None,
@@ -55,6 +60,10 @@ def command(
     ] = False,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     validate_every: Annotated[float, typer.Option(min=0.01, metavar="MINUTES")] = 3.0,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(metavar="PNG", help="Only draw what the network would see, and the truth."),
+    ] = None,
     listed: Annotated[
         bool,
         typer.Option(
@@ -75,11 +84,14 @@ def command(
 
     [dim]hdrcli train psfnet --data scenes:hdri --minutes 30 --out psfnet-run[/]
     """
-    from hdrcli.train.session import Order, train
+    from hdrcli.train.session import Order, draw, train
 
     display.talk(verbose=verbose, quiet=quiet)
-    if (minutes is None) == (steps is None):
-        raise typer.BadParameter("say how long: either --minutes or --steps")
+    if sheet is not None:
+        display.paths([draw(backend, preset, data, seed, sheet)], quiet=quiet)
+        return
+    if out is None or (minutes is None) == (steps is None):
+        raise typer.BadParameter("say --out, and how long: either --minutes or --steps")
     order = Order(
         backend,
         preset,

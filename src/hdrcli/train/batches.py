@@ -1,6 +1,6 @@
 """What a training step sees: linear light, exposure ratios and truth, made ahead in a thread."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -78,11 +78,14 @@ def turned(sample: Sample, dice: torch.Generator) -> Sample:
     return Sample(turn(sample.linear).contiguous(), sample.ratios, turn(sample.truth).contiguous())
 
 
+Source = Callable[[int, int], Sample]  # step, frames; the same for the same step
+
+
 class Ahead:
     """Samples of step after step, the next ones being made while one is used."""
 
-    def __init__(self, scenes: Scenes, preset: Preset, *, depth: int = 2) -> None:
-        self._scenes, self._preset, self._depth = scenes, preset, depth
+    def __init__(self, source: Source, *, depth: int = 2) -> None:
+        self._source, self._depth = source, depth
         self._pool = ThreadPoolExecutor(1, "batches")
         self._waiting: dict[tuple[int, int], Future[Sample]] = {}
 
@@ -97,9 +100,7 @@ class Ahead:
         keys = [(step + ahead, frames) for ahead in range(self._depth + 1)]
         for key in keys:
             if key not in self._waiting:
-                self._waiting[key] = self._pool.submit(
-                    material, self._scenes, self._preset, key[0], frames
-                )
+                self._waiting[key] = self._pool.submit(self._source, *key)
         found = self._waiting.pop(keys[0]).result()
         for key in set(self._waiting) - set(keys):
             self._waiting.pop(key).cancel()

@@ -26,10 +26,9 @@ from hdrcli.nets.build import build
 from hdrcli.nets.deephdrvideo import LOW, DeepHDRVideo, well_exposed
 from hdrcli.nets.hdrgan import Discriminator
 from hdrcli.train import checkpoint
-from hdrcli.train.batches import Ahead, Sample
+from hdrcli.train.batches import Ahead, Sample, Source
 from hdrcli.train.config import Preset, Stage
 from hdrcli.train.loss import LOSSES, Aids, adversary, matching_loss
-from hdrcli.train.scenes import Scenes
 from hdrcli.train.start import begin_at_merge
 from hdrcli.train.validation import Scores, Validation
 
@@ -67,7 +66,7 @@ class Progress:
 class Training:
     """One network, its average, its optimizers and its samples."""
 
-    def __init__(self, preset: Preset, plan: Plan, scenes: Scenes) -> None:
+    def __init__(self, preset: Preset, plan: Plan, source: Source) -> None:
         torch.manual_seed(plan.seed)
         self.preset, self.plan = preset, plan
         self.device = torch.device(plan.device)
@@ -84,7 +83,7 @@ class Training:
             self.adversary = Discriminator(channels=preset.discriminator).to(self.device)
             self.adversary_optimizer = optimizer_of(self.adversary, preset)
         self.progress = Progress()
-        self.scenes = scenes
+        self.source = source
         self.bf16 = has_bf16(self.device) if plan.precision == "auto" else plan.precision == "bf16"
 
     # -- progress ------------------------------------------------------------------------------
@@ -271,7 +270,7 @@ def run(
     every = 60 * training.plan.validate_minutes
     _look(training, validation, losses, report)
     next_look = progress.elapsed + every
-    with Ahead(training.scenes, training.preset) as ahead:
+    with Ahead(training.source) as ahead:
         try:
             while training.done < 1:
                 started = time.monotonic()

@@ -3,15 +3,22 @@
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from hdrcli import __version__, device
 from hdrcli.errors import InputError
 from hdrcli.nets.deephdrvideo import DeepHDRVideo
+from hdrcli.nets.forms import GAMMA
+from hdrcli.train.batches import Sample, Source, every, material
 from hdrcli.train.config import PRESETS, Preset
 from hdrcli.train.loop import BEST, TRAINING, Plan, Training, run
+from hdrcli.train.recorded import Recorded
 from hdrcli.train.scenes import Scenes
-from hdrcli.train.validation import Validation, divided
+from hdrcli.train.scenes.sheet import tone_mapped
+from hdrcli.train.validation import Validation, divided, generated
 
 SCENES = "scenes:"
 VALIDATE_MINUTES = 3.0
@@ -42,7 +49,6 @@ def train(order: Order, report: Callable[[str], None] = lambda line: None) -> Pa
     training, and for data on which nothing can be learned.
     """
     preset = preset_of(order.backend, order.preset)
-    folder = folder_of(order.data)
     if not order.resume and (order.out / TRAINING).exists():
         raise InputError(
             f"{order.out} holds a training already",
@@ -51,10 +57,10 @@ def train(order: Order, report: Callable[[str], None] = lambda line: None) -> Pa
     device.prepare()
     where = device.settle(order.device, order.precision).device
     device.threads(order.threads)
-    training_scenes, held_out = divided(Scenes(folder))
+    found = material_of(order.data, preset)
     note = {
         "preset": order.preset,
-        "data": folder.name,
+        "data": folder_of(order.data).name,
         "version": __version__,
         "revision": revision(),
     }
@@ -68,11 +74,27 @@ def train(order: Order, report: Callable[[str], None] = lambda line: None) -> Pa
         order.validate_minutes,
         note,
     )
-    training = Training(preset, plan, training_scenes)
+    training = Training(preset, plan, found.training)
     if order.resume:
         training.resume()
-    run(training, validation_of(training, held_out), report)
+    run(training, Validation(found.validation(frames_of(training))), report)
     return order.out / BEST
+
+
+def draw(backend: str, preset: str, data: str, step: int, png: Path) -> Path:
+    """Draw the sample of a step: the frames as exposed, and the truth, tone-mapped."""
+    from PIL import Image
+
+    recipe = preset_of(backend, preset)
+    frames = 2 * recipe.period + 1 if recipe.period else 3
+    sample = material_of(data, recipe).training(step, frames)
+    rows = []
+    for one in every(sample):
+        codes = one.linear[0].clamp(0, 1) ** (1 / GAMMA)
+        seen = (255 * codes).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        rows.append(np.concatenate([*seen, tone_mapped(one.truth[0])], axis=1))
+    Image.fromarray(np.concatenate(rows, axis=0)).save(png)
+    return png
 
 
 def preset_of(backend: str, name: str) -> Preset:
@@ -86,20 +108,39 @@ def preset_of(backend: str, name: str) -> Preset:
     raise InputError(f"{backend} has no recipe {name!r}", hint=f"one of {', '.join(known)}")
 
 
-def folder_of(data: str) -> Path:
-    """Return the folder of ``scenes:DIR``. Raises InputError for anything else."""
-    if not data.startswith(SCENES) or len(data) == len(SCENES):
-        raise InputError(
-            f"--data {data}: not scenes:DIR", hint="scenes:hdri names a folder of .hdr and .exr"
+@dataclass(frozen=True)
+class Material:
+    """Where samples come from: those of training, and how many frames those of validation have."""
+
+    training: Source
+    validation: Callable[[int], Sample]
+
+
+def material_of(data: str, preset: Preset) -> Material:
+    """Find the material that ``--data`` names: ``scenes:DIR`` or the folder of a data set.
+
+    Raises InputError for a folder with neither.
+    """
+    folder = folder_of(data)
+    if data.startswith(SCENES):
+        mine, held_out = divided(Scenes(folder))
+        return Material(
+            partial(material, mine, preset),
+            lambda frames: generated(held_out, preset, frames=frames),
         )
+    crops = Recorded.of(folder, preset)
+    return Material(crops, crops.validation)
+
+
+def folder_of(data: str) -> Path:
+    """Return the folder of ``scenes:DIR`` or DIR."""
     return Path(data.removeprefix(SCENES)).expanduser()
 
 
-def validation_of(training: Training, scenes: Scenes) -> Validation:
-    """Return the set a training is judged on; frames as many as the whole network takes."""
+def frames_of(training: Training) -> int:
+    """Frames that the whole network takes."""
     net = training.net
-    frames = net.frames if isinstance(net, DeepHDRVideo) else 3
-    return Validation(scenes, training.preset, frames=frames)
+    return net.frames if isinstance(net, DeepHDRVideo) else 3
 
 
 def revision() -> str:

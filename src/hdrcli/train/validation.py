@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,39 +70,35 @@ def divided(scenes: Scenes) -> tuple[Scenes, Scenes]:
     return training, held_out
 
 
-def with_recipe(preset: Preset) -> Recipe:
-    """Validation's recipe; of a video the exposures alternate as in training."""
-    return replace(WALKERS, step_ev=(2.0, 2.0)) if preset.period else WALKERS
+def generated(
+    scenes: Scenes,
+    preset: Preset,
+    *,
+    frames: int = 3,
+    size: tuple[int, int] = (128, 192),
+    count: int = 5,
+) -> Sample:
+    """Make brackets, or windows of video, of held-out pictures: people who walk, 2 EV apart."""
+    if preset.period:
+        batch = video_windows(
+            scenes,
+            SEED,
+            size=size,
+            batch=count,
+            frames=frames,
+            period=preset.period,
+            recipe=WALKERS,
+        )
+    else:
+        batch = bracket_batch(scenes, SEED, size=size, batch=count, frames=frames, recipe=WALKERS)
+    return sample_of(batch)
 
 
 class Validation:
     """Brackets that no training sees, kept in memory."""
 
-    def __init__(
-        self,
-        scenes: Scenes,
-        preset: Preset,
-        *,
-        frames: int = 3,
-        size: tuple[int, int] = (128, 192),
-        count: int = 5,
-    ) -> None:
-        recipe = with_recipe(preset)
-        if preset.period:
-            batch = video_windows(
-                scenes,
-                SEED,
-                size=size,
-                batch=count,
-                frames=frames,
-                period=preset.period,
-                recipe=recipe,
-            )
-        else:
-            batch = bracket_batch(
-                scenes, SEED, size=size, batch=count, frames=frames, recipe=recipe
-            )
-        self.sample = sample_of(batch)
+    def __init__(self, sample: Sample) -> None:
+        self.sample = sample
         self.plain = self._plain_scores()
 
     def _plain_scores(self) -> tuple[float, float, float, float]:
