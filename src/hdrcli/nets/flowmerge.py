@@ -256,9 +256,11 @@ def apply_flow(e: Evidence, flow: Tensor) -> Evidence:
     """Move every frame but the reference by a small flow."""
     frames = torch.arange(e.light.shape[1], device=flow.device)
     other = (frames[None] != e.reference[:, None]).to(flow.dtype)[..., None, None, None]
-    stack = torch.cat([e.light, e.weight, e.clipped], dim=2)
+    stack = torch.cat([e.light, e.clipped], dim=2)
     moved = warp(stack.flatten(0, 1), (flow * other).flatten(0, 1)).reshape(stack.shape)
-    return replace(e, light=moved[:, :, :3], weight=moved[:, :, 3:4], clipped=moved[:, :, 4:])
+    light, clipped = moved[:, :, :3], moved[:, :, 3:]
+    weight = photon_weight(light, e.ratio, e.fade, e.bound)  # interpolated weights leak past clips
+    return replace(e, light=light, weight=weight, clipped=clipped)
 
 
 def warp(x: Tensor, flow: Tensor) -> Tensor:
