@@ -173,6 +173,9 @@ def test_times_count_with_what_exif_says_of_the_rest():
     )
     with pytest.raises(BracketError, match="not a time"):
         resolve(frames, given=Given(times=(0.0, 1.0, 4.0)))
+    for wrong in (float("nan"), float("inf"), 1000.0):
+        with pytest.raises(BracketError, match="--ev: stops"):
+            resolve(frames, given=Given(evs=(0.0, 1.0, wrong)))
 
 
 def test_equal_exif_times_do_not_matter_when_exposures_are_given(tmp_path):
@@ -357,6 +360,8 @@ def test_a_sidecar_of_the_whole_folder_serves_a_part_of_it(tmp_path):
         ("list.txt", "1.png 1\n2.png 2\n", "does not name 10.png"),
         ("list.txt", "1.png 1\n2.png 2\n10.png 0\n", "above 0"),
         ("x.hdrgen", "1.png 10 8 100 0\n", "does not name"),
+        ("x.hdrgen", "1.png 0 8 100 0\n2.png 1 8 100 0\n10.png 2 8 100 0\n", "no exposures"),
+        ("list.txt", "1.png 1e-300\n2.png 1\n10.png 4\n", "no exposures"),
     ],
 )
 def test_a_sidecar_that_does_not_fit_is_named_and_passed_over(tmp_path, name, text, why):
@@ -377,7 +382,7 @@ def test_any_text_is_readings_or_a_reason(tmp_path_factory, text):
         (folder / name).write_bytes(text.encode("utf-8", "replace"))
     for found in sidecar.find(pictures):
         if isinstance(found, Sidecar):
-            assert all(value > 0 for reading in found.readings for value in reading)
+            assert all(0 < value < 1e13 for reading in found.readings for value in reading)
         else:
             assert found.why
 

@@ -25,6 +25,7 @@ DIFFERENT_EV = 0.5  # frames this far apart are obviously not of one exposure
 SURE = 0.3  # confidence from which the pixels' word is taken
 DISAGREE_EV = 0.3
 EXPLAINED_EV = 0.03  # systematic error of frames whose claimed curve is true
+WIDEST_EV = 40.0  # stops; more is a slip of the pen
 SAME_EV = 0.1  # a bracket narrower than this gains no range
 
 
@@ -118,6 +119,8 @@ def _of_files(frames: Sequence[Frame]) -> list[float | None]:
 def _as_given(known: Known, given: Given, report: ExposureReport) -> list[float] | None:
     if given.evs is not None:
         report.source = "--ev"
+        if not all(abs(ev) <= WIDEST_EV for ev in given.evs):
+            raise BracketError(f"--ev: stops are between -{WIDEST_EV:g} and {WIDEST_EV:g}")
         return _anchored([2.0**ev for ev in given.evs], known)
     if given.times is not None:
         report.source = "--exposure-times"

@@ -19,6 +19,7 @@ SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".exr", ".hdr", ".avif", ".heic")
 )
 MAX_BYTES = 1 << 20
+LEAST = 1e-12  # 40 stops below one second
 LISTED = ("image_list.txt", "list.txt")
 NUMBERED = ("ev.txt", "exposures.txt")
 
@@ -49,6 +50,7 @@ def find(pictures: Sequence[Path]) -> list[Sidecar | Misfit]:
 
     Pictures from several folders have none.
     """
+    pictures = [picture.absolute() for picture in pictures]
     folders = {picture.parent for picture in pictures}
     if len(folders) != 1:
         return []
@@ -72,11 +74,21 @@ def _read(path: Path, parse: Parser, pictures: Sequence[Path]) -> Sidecar | Misf
         if path.stat().st_size > MAX_BYTES:
             return Misfit(path, "it is too large")
         text = path.read_text(encoding="utf-8-sig", errors="replace")
-        return Sidecar(path, parse(text, pictures))
+        return Sidecar(path, _possible(parse(text, pictures)))
+    except (ZeroDivisionError, OverflowError):
+        return Misfit(path, "its numbers are no exposures")
     except OSError as error:
         return Misfit(path, error.strerror or "it cannot be read")
     except ValueError as error:
         return Misfit(path, str(error))
+
+
+def _possible(readings: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
+    """The readings whose exposures a camera could have made."""
+    kept = tuple(r for r in readings if min(r) > LEAST and max(r) < 1 / LEAST)
+    if not kept:
+        raise ValueError("its numbers are no exposures")
+    return kept
 
 
 def number(word: str) -> float:
