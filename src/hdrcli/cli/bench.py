@@ -113,3 +113,68 @@ def nets(
             for row in found
         ),
     )
+
+
+@app.command()
+def video(
+    *,
+    size: Annotated[
+        str, typer.Option(metavar="WIDTHxHEIGHT", help="Pixels of the clip that is made for it.")
+    ] = "1920x1080",
+    frames: Annotated[int, typer.Option(min=6, max=1000, help="How many frames.")] = 24,
+    exposures: Annotated[int, typer.Option(min=2, max=3, help="Exposures it alternates.")] = 2,
+    preset: Annotated[
+        str | None, typer.Option(help="Speed of the encoder, in its own words.")
+    ] = None,
+    backends: Annotated[
+        list[str] | None, typer.Option("--backend", "-b", help="Repeat for more; all if not given.")
+    ] = None,
+    static: Annotated[bool, typer.Option("--static", help="Nothing moves.")] = False,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Time video merging beside decoding and encoding alone, and show how good it is."""
+    from hdrcli.bench.filming import measure
+
+    display.talk(quiet=quiet)
+    with display.progress(quiet=quiet) as progress:
+        found = measure(
+            size=options.parse_size(size),
+            frames=frames,
+            exposures=exposures,
+            preset=preset,
+            backends=backends,
+            static=static,
+            device=device,
+            threads=threads,
+            progress=progress,
+        )
+    if json:
+        display.as_json(found)
+        return
+    width, height = found["size"]
+    display.table(
+        (
+            f"{found['frames']} × {width}x{height}",
+            ">s/frame",
+            ">floors",
+            ">GB",
+            ">PSNR-μ",
+            ">flicker",
+        ),
+        (
+            (
+                row["what"],
+                f"{row['seconds_per_frame']:.3f}",
+                f"{row['times_floor']:.2f}",
+                f"{row['memory_gb']:.2f}",
+                "-" if row["psnr_mu"] is None else f"{row['psnr_mu']['all']:.2f}",
+                "-" if row["flicker_percent"] is None else f"{row['flicker_percent']:.2f} %",
+            )
+            for row in found["rows"]
+        ),
+    )
+    for name, why in found["left_out"].items():
+        display.note(f"{name}: {why}")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hdrcli.cli import display, options
+from hdrcli.cli import display, info_video, options
 from hdrcli.errors import BracketError
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def command(
     EV are stops above the reference, which is marked *; + is the brighter photograph. Beside
     the EV that a merge would use stand those of EXIF and of the pixels.
 
+    Of a video: colour tags, frame rate, and the exposures that it alternates between.
+
     [dim]hdrcli info IMG_*.jpg[/]
     """
     from hdrcli import formats
@@ -49,6 +51,9 @@ def command(
 
     display.talk(verbose=verbose, quiet=quiet)
     paths = options.expand(files or (), files_from)
+    if info_video.is_video(paths):
+        info_video.command(paths[0], json=json)
+        return
     try:
         resolved = read_bracket(
             paths,

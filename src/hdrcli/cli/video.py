@@ -94,7 +94,7 @@ def command(
             "--response",
             rich_help_panel=EXPOSURE,
             metavar="NAME|FILE",
-            help="Camera curve: auto, srgb, linear, gamma2.2, bt709, or a file.",
+            help="Camera curve: auto, srgb, linear, gamma2.2, bt709, pq, hlg, or a file.",
         ),
     ] = "auto",
     backend: Annotated[

@@ -17,9 +17,9 @@ from hdrcli import motion as still_motion
 from hdrcli import response, tonemap
 from hdrcli.backends.registry import Progress, Settings, silent
 from hdrcli.errors import InputError
-from hdrcli.frames import Radiance
+from hdrcli.frames import Radiance, Response
 from hdrcli.video import encode, look
-from hdrcli.video.clip import Clip, Timed, open_clip
+from hdrcli.video.clip import BT709, HLG, PQ, Clip, Timed, open_clip
 from hdrcli.video.encode import EncodeOptions, Sink, Target
 from hdrcli.video.exposures import Pattern
 from hdrcli.video.given import Given, pattern_of
@@ -168,11 +168,23 @@ def survey(clip: Clip, options: VideoOptions) -> list[Probe]:
         return [Probe.of(timed) for timed in islice(frames, most)]
 
 
+VIDEO_CURVES = {"bt709": BT709, "pq": PQ, "hlg": HLG}
+
+
+def curve_of(name: str) -> Response:
+    """The curve called so, or in a file of that name. InputError where there is neither."""
+    found = VIDEO_CURVES.get(name.lower()) or response.known(name)
+    if found is not None:
+        return found
+    if not Path(name).suffix:
+        known = ", ".join([*VIDEO_CURVES, *response.NAMED, "gamma2.2"])
+        raise InputError(f"--response {name}: no such curve", hint=f"one of {known}, or a file")
+    return response.load(Path(name))
+
+
 def surveyed(clip: Clip, options: VideoOptions) -> tuple[Clip, Pattern, look.Grade]:
     """The pattern of the exposures and how HDR will be shown, both fixed for the clip."""
-    claimed = clip.response
-    if options.response != "auto":
-        claimed = response.known(options.response) or response.load(Path(options.response))
+    claimed = clip.response if options.response == "auto" else curve_of(options.response)
     probes = survey(clip, options)
     if not probes:
         raise InputError(f"{clip.path}: there are no frames there", hint="see --start, --duration")
