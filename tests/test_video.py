@@ -19,7 +19,7 @@ from hdrcli.video.encode import EncodeOptions
 from hdrcli.video.exposures import detect, find_cycle
 from hdrcli.video.given import Given, in_phase, pattern_of, said
 from hdrcli.video.look import Grade, HdrLook, Shape, rolled_off
-from hdrcli.video.merge import load_merger, merge_window
+from hdrcli.video.merge import load_merger
 from hdrcli.video.motion import split
 from hdrcli.video.phase import Phase
 from hdrcli.video.planes import Levels, into_rgb
@@ -320,9 +320,7 @@ def merged_film(count=8, evs=(0.0, 3.0), speed=0.0, **more):
         shown.append(replace(t, frame=frame))
     same = {k: k for k in range(found.period)}
     gain = np.float32(2.0 ** -evs[(found.anchor + (0 - found.first)) % len(evs)])
-    return [
-        merge_window(w, merger, "medium").pixels * gain for w in windows(shown, found.period, same)
-    ]
+    return [merger.merge(w, "medium").pixels * gain for w in windows(shown, found.period, same)]
 
 
 @pytest.mark.parametrize("evs", [(0.0, 3.0), (-2.0, 1.0, 4.0)])

@@ -1,13 +1,13 @@
 """Windows become radiance, all frames on one scale.
 
 1.0 is what the pattern's anchor exposure records as white, in every frame, whatever its own
-exposure. ``average`` is made for video: an exposure counts the same whether one frame of it is
-in the window or two, so that the mix, and with it any error of the response, does not change
-from frame to frame. The other backends merge windows as they merge brackets of photographs.
+exposure. In ``average`` an exposure counts the same whether one frame of it is in the window or
+two, so that the mix, and with it any error of the response, does not change from frame to frame.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib import import_module
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdrcli import strips
-from hdrcli.backends import BACKENDS, load_backend
+from hdrcli.backends import BACKENDS, check_backend
 from hdrcli.backends.average import FADE, Average, Source, light_plane, lookup, store
 from hdrcli.backends.registry import Settings
 from hdrcli.errors import InputError
@@ -36,10 +36,10 @@ GUESS = 1e-3  # belief in a neighbour that contradicts, where the present frame 
 
 
 class Merger(Protocol):
-    """A window in, radiance out."""
+    """A window in, radiance out; 1.0 is the white of the exposure that the merger was made for."""
 
-    def merge(self, bracket: Bracket, motion: Motion) -> Radiance:
-        """Merge; 1.0 is the white of the exposure that the merger was made for."""
+    def merge(self, window: Window, strength: str) -> Radiance:
+        """Merge one window; ``strength`` is that of --deghost. One frame alone is itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +78,13 @@ class SteadyAverage:
             for source, rank in zip(found, ranks, strict=True)
         ]
 
-    def merge(self, bracket: Bracket, motion: Motion) -> Radiance:
-        """Merge a window."""
+    def merge(self, window: Window, strength: str) -> Radiance:
+        """See Merger."""
+        bracket, order = motion.bracket_of(window)
+        return self.mean_of(bracket, motion.analyse(window, bracket, order, strength, NOISE))
+
+    def mean_of(self, bracket: Bracket, motion: Motion) -> Radiance:
+        """Merge a bracket whose motion is known."""
         witnesses = self.witnesses(bracket, motion)
         guessed = _guessed(bracket.ref, self.clear)
         out = np.empty((*bracket.size, 3), self.settings.dtype)
@@ -242,40 +247,13 @@ def believed(source: Source, rows: slice, width: int) -> Floats | None:
     return strips.upsample(source.confidence, source.scale, rows, width)
 
 
-class Rescaled:
-    """A backend for photographs, its radiance brought to the clip's scale."""
+# --- the table --------------------------------------------------------------------------------
 
-    def __init__(self, name: str, settings: Settings, anchor: float) -> None:
-        self.backend = load_backend(name, settings)
-        self.anchor = anchor
-
-    def merge(self, bracket: Bracket, motion: Motion) -> Radiance:
-        """Merge a window as a bracket."""
-        image = self.backend.merge(bracket, motion)
-        assert isinstance(image, Radiance)
-        gain = np.float32(self.anchor / image.exposure)
-        if gain == 1:
-            return image
-        return replace(image, pixels=image.pixels * gain, exposure=self.anchor)
-
-
-@dataclass(frozen=True)
-class VideoBackend:
-    """What a backend is for video."""
-
-    name: str
-    steady: bool = False  # has a form of its own for video
-    flows: bool = True  # wants the motion of the window
-
-
-VIDEO: Mapping[str, VideoBackend] = MappingProxyType(
-    {
-        row.name: row
-        for row in (
-            VideoBackend("average", steady=True),
-            VideoBackend("flowmerge"),
-            VideoBackend("deephdrvideo", flows=False),
-        )
+VIDEO: Mapping[str, str] = MappingProxyType(
+    {  # "module:Class", called with settings and anchor, and crushed=
+        "average": "hdrcli.video.merge:SteadyAverage",
+        "flowmerge": "hdrcli.video.neural:SteadyFlow",
+        "deephdrvideo": "hdrcli.video.neural:DeepWindow",
     }
 )
 AUTO = "average"
@@ -287,22 +265,17 @@ def available() -> list[str]:
 
 
 def load_merger(name: str, settings: Settings, anchor: float, *, crushed: bool = False) -> Merger:
-    """The merger called ``name``; ``auto`` chooses. InputError where there is none."""
+    """The merger called ``name``; ``auto`` chooses.
+
+    ``anchor`` is the exposure whose white becomes 1.0; ``crushed`` tells that dark codes lie.
+    Raises InputError where there is no such merger, WeightsError where it has no weights.
+    """
     chosen = AUTO if name == "auto" else name
     if chosen not in available():
         raise InputError(
             f"--backend {chosen}: not for video", hint=f"one of {', '.join(available())}"
         )
-    if VIDEO[chosen].steady:
-        return SteadyAverage(settings, anchor, crushed=crushed)
-    return Rescaled(chosen, settings, anchor)
-
-
-def merge_window(window: Window, merger: Merger, strength: str, *, flows: bool = True) -> Radiance:
-    """Merge one window. A window of one exposure alone is that frame, brought to the scale."""
-    bracket, order = motion.bracket_of(window)
-    if flows:
-        moved = motion.analyse(window, bracket, order, strength, NOISE)
-    else:
-        moved = Motion.none(len(order), NOISE)
-    return merger.merge(bracket, moved)
+    check_backend(chosen, settings.device)
+    module, _, attribute = VIDEO[chosen].partition(":")
+    merger: Merger = getattr(import_module(module), attribute)(settings, anchor, crushed=crushed)
+    return merger

@@ -23,7 +23,7 @@ from hdrcli.video.clip import BT709, HLG, PQ, Clip, Timed, open_clip
 from hdrcli.video.encode import EncodeOptions, Sink, Target
 from hdrcli.video.exposures import Pattern
 from hdrcli.video.given import Given, pattern_of
-from hdrcli.video.merge import VIDEO, Merger, load_merger, merge_window
+from hdrcli.video.merge import AUTO, Merger, load_merger
 from hdrcli.video.phase import Phase
 from hdrcli.video.probe import Probe
 from hdrcli.video.stages import Worker, ahead
@@ -218,14 +218,12 @@ def merging(
     same = distinct(pattern)
     decoded = clock.timed("decode", clip.frames(options.start, options.duration))
     exposed = _exposed(phase.follow(ahead(decoded)), pattern)
-    name = "average" if options.backend == "auto" else options.backend
     for window in windows(exposed, pattern.period, same):
         if done(window.now.index):
             yield Shown(window.now, EMPTY)
             continue
         with clock.stage("merge"):
-            flows = VIDEO[name].flows
-            radiance = merge_window(window, merger, options.deghost, flows=flows)
+            radiance = merger.merge(window, options.deghost)
         yield Shown(window.now, radiance)
 
 
@@ -327,5 +325,5 @@ def facts_of(clip: Clip, pattern: Pattern, phase: Phase, options: VideoOptions) 
         "response": pattern.response.name,
         "response_why": pattern.why,
         "breaks": [{"frame": b.frame, "what": b.what, "frames": b.frames} for b in phase.breaks],
-        "backend": "average" if options.backend == "auto" else options.backend,
+        "backend": AUTO if options.backend == "auto" else options.backend,
     }

@@ -14,12 +14,26 @@ class Window:
     now: Timed
     others: tuple[tuple[Timed | None, Timed | None], ...]
     alike: tuple[Timed | None, Timed | None] = (None, None)  # of its own exposure
+    scene: tuple[Timed, ...] = ()  # all frames at hand of the same scene, in order of time
 
     @property
     def frames(self) -> tuple[Timed, ...]:
         """All frames in order of time."""
         found = [one for pair in self.others for one in pair if one is not None]
         return tuple(sorted([self.now, *found], key=lambda timed: timed.index))
+
+    def around(self, reach: int, period: int) -> tuple[Timed, ...]:
+        """The frames up to ``reach`` before and after, in order of time.
+
+        Where the one that the pattern wants is missing, at an end or after a break, the nearest
+        of the same place in the pattern stands in for it, or the present frame.
+        """
+        found = []
+        for offset in range(-reach, reach + 1):
+            key, index = (self.now.key + offset) % period, self.now.index + offset
+            fitting = [timed for timed in self.scene if timed.key == key] or [self.now]
+            found.append(min(fitting, key=lambda timed: abs(timed.index - index)))
+        return tuple(found)
 
 
 def windows(frames: Iterable[Timed], period: int, same: dict[int, int]) -> Iterator[Window]:
@@ -52,7 +66,7 @@ def _window(held: "deque[Timed]", at: int, same: dict[int, int]) -> Window:
         for exposure in sorted(set(same.values()))
     }
     own = pairs.pop(same[now.key])
-    return Window(now, tuple(pairs.values()), own)
+    return Window(now, tuple(pairs.values()), own, tuple(scene))
 
 
 def _around(alike: list[Timed], index: int) -> tuple[Timed | None, Timed | None]:

@@ -1,0 +1,103 @@
+"""The networks on windows of video.
+
+FlowMerge corrects the motion of a window, which is then merged as ``average`` merges it: steadily.
+DeepHDRVideo sees five or seven frames in order of time, as its paper has it.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from hdrcli import motion as still
+from hdrcli import weights
+from hdrcli.backends import flowmerge
+from hdrcli.backends.arrange import Stack
+from hdrcli.backends.neural import DeepHDRVideo, network
+from hdrcli.backends.registry import Settings
+from hdrcli.errors import InputError
+from hdrcli.frames import Bracket, Frame, Radiance
+from hdrcli.motion import Motion
+from hdrcli.video.merge import NOISE, SteadyAverage
+from hdrcli.video.motion import bracket_of
+from hdrcli.video.windows import Window
+
+SEEN = 600_000  # pixels of the pictures that FlowMerge judges
+
+
+class SteadyFlow:
+    """Motion as for photographs, corrected by FlowMerge, merged steadily."""
+
+    def __init__(self, settings: Settings, anchor: float, *, crushed: bool = False) -> None:
+        self.steady = SteadyAverage(settings, anchor, crushed=crushed)
+        self.net, self.device = flowmerge.loaded(settings)
+
+    def merge(self, window: Window, strength: str) -> Radiance:
+        """See merge.Merger."""
+        bracket, _ = bracket_of(window)
+        moved = seen_motion(bracket, strength)
+        if moved.views and any(belief is not None for belief in moved.confidence):
+            moved, _ = flowmerge.correct(self.net, bracket, moved, self.device)
+        return self.steady.mean_of(bracket, moved)
+
+
+def seen_motion(bracket: Bracket, strength: str) -> Motion:
+    """Motion between reduced frames, its views kept, to be applied to the full ones."""
+    import cv2
+
+    height, width = bracket.size
+    if len(bracket.frames) == 1:
+        return Motion.none(1, NOISE)
+    shrink = min(1.0, (SEEN / (height * width)) ** 0.5)
+    size = max(1, round(width * shrink)), max(1, round(height * shrink))
+
+    def reduced(frame: Frame) -> Frame:
+        codes = cv2.resize(frame.codes, size, interpolation=cv2.INTER_AREA)
+        return replace(frame, codes=codes)
+
+    found = still.analyse(
+        bracket.with_frames(reduced(frame) for frame in bracket.frames),
+        strength,
+        NOISE,
+        keep_views=True,
+    )
+    scale = found.scale[0] * size[0] / width, found.scale[1] * size[1] / height
+    return replace(found, scale=scale)
+
+
+class DeepWindow:
+    """DeepHDRVideo, on windows of the length that its weights want."""
+
+    def __init__(self, settings: Settings, anchor: float, *, crushed: bool = False) -> None:
+        self.backend = DeepHDRVideo(settings)
+        self.settings, self.anchor = settings, anchor
+        entry = self.backend.entry
+        self.net, self.form = network("deephdrvideo", *weights.load(entry))
+        self.exposures = int(getattr(self.net, "exposures", 2))
+        self.reach = int(getattr(self.net, "frames", 2 * self.exposures + 1)) // 2
+
+    def merge(self, window: Window, strength: str) -> Radiance:
+        """See merge.Merger. The network aligns by itself; ``strength`` none or not is the same."""
+        period = 1 + len(window.others)
+        if window.others and period != self.exposures:
+            raise InputError(
+                f"these weights of deephdrvideo are for {self.exposures} exposures, "
+                f"the clip has {period}",
+                hint="install the weights for it (hdrcli weights), or choose another --backend",
+            )
+        frames = window.around(self.reach, self.exposures)
+        unique = sorted(
+            {timed.index: timed for timed in frames}.values(),
+            key=lambda timed: (timed.frame.exposure or 0, timed.index),
+        )
+        at = {timed.index: place for place, timed in enumerate(unique)}
+        bracket = Bracket(tuple(timed.frame for timed in unique), at[window.now.index])
+        stack = Stack(
+            bracket,
+            tuple(at[timed.index] for timed in frames),
+            Motion.none(len(unique), NOISE),
+            threads=self.settings.threads,
+        )
+        out, _ = self.backend.run(self.net, self.form, stack)
+        assert bracket.ref.exposure is not None
+        gain = np.float32(self.anchor / bracket.ref.exposure)
+        return Radiance(np.asarray(out * gain, np.float32), bracket.ref.primaries, self.anchor)
