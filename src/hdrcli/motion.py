@@ -4,7 +4,7 @@ The frames are compared with a *guide*, which starts as the reference. The compa
 one-sided where a code clips: a clipped code says "at least this", and contradicts nothing that
 is brighter. The tolerance grows with the noise that the amplification of the darker of the two
 brings, with the light itself (the response is never known exactly), and with the gradient (a
-tenth of a pixel of misregistration is not motion).
+fifth of a pixel of misregistration is not motion).
 
 The frames are taken outward from the reference, first the darker ones, then the brighter. What
 a darker frame says extends the guide where it clipped so far, so that the next one has
@@ -15,6 +15,7 @@ All this happens on a picture of at most ``MAX_PIXELS``; strips.py brings the ma
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,8 @@ Floats = NDArray[np.float32]
 MAX_PIXELS = 2_000_000  # of the pictures that motion is estimated on
 CLIP = 250 / 255  # JPEG pushes clipped codes a little down: from here on a code is a lower bound
 NOISE_SIGMAS = 3.0  # standard deviations of noise within one tolerance
-MISREGISTRATION = 0.1  # px of the reduced picture that are not motion
+QUANTUM = 4 / 12 / 255**2  # variance of eight-bit codes over light, for a gamma near two
+MISREGISTRATION = 0.2  # px of the reduced picture that are not motion
 SCALES = (0.6, 1.6)  # px, Gaussians over which differences are averaged before they are judged
 DARK = 5 / 255  # codes up to here are an upper bound: black is crushed, and the curve is unsure
 DARK_BOUND = 8 / 255  # the code whose light that bound is
@@ -38,6 +40,7 @@ NOISE_BLOCK = 8  # px, side of the blocks that noise is measured in
 NOISE_STEPS = tuple(0.0025 * 2**k for k in range(8))  # light, lower ends of steps of brightness
 QUIETEST = 1.35  # the mean over the tenth quantile of an 8 x 8 block's variance, for white noise
 MOST_SHOT = 3e-3  # of the noise that is believed: ISO 25600
+ZERO, ENDLESS = np.float32(0), np.float32(np.inf)
 GAMMA = 1 / 2.2  # of the pictures that flow is computed on
 
 
@@ -123,7 +126,7 @@ class View:
         import cv2
 
         smooth = cv2.GaussianBlur(self.light, (0, 0), 1.0)
-        quantum = np.float32(1 / 12 / 255**2) * np.float32(4) * np.maximum(smooth, 0.002)
+        quantum = np.float32(QUANTUM) * np.maximum(smooth, 0.002)
         variance = np.float32(noise.shot) * smooth + np.float32(noise.read) + quantum
         return np.asarray(variance / np.float32(self.ratio**2), np.float32)
 
@@ -304,29 +307,54 @@ def clipped_of(codes: NDArray[np.generic], frame: Frame) -> NDArray[np.bool_]:
     """Where some channel of a pixel is only a lower bound, (h, w)."""
     if not frame.levels:
         return np.zeros(codes.shape[:2], bool)
-    return np.asarray(codes.max(axis=2) >= CLIP * (frame.levels - 1), bool)
+    return np.asarray(largest(codes) >= CLIP * (frame.levels - 1), bool)
 
 
 def dark_of(codes: NDArray[np.generic], frame: Frame) -> NDArray[np.bool_]:
     """Where a pixel is too dark to be more than an upper bound, (h, w)."""
     if not frame.levels:
         return np.zeros(codes.shape[:2], bool)
-    return np.asarray(codes.max(axis=2) <= DARK * (frame.levels - 1), bool)
+    return np.asarray(largest(codes) <= DARK * (frame.levels - 1), bool)
+
+
+def largest(codes: NDArray[np.generic]) -> NDArray[Any]:
+    """The largest channel of each pixel, (h, w)."""
+    import cv2
+
+    red, green, blue = cv2.split(codes)
+    return np.asarray(cv2.max(cv2.max(red, green), blue))
+
+
+def three(plane: NDArray[np.generic]) -> Floats:
+    """A plane as three equal channels, float32: numpy is slow where it must broadcast them."""
+    import cv2
+
+    plane = np.asarray(plane, np.float32)
+    return np.asarray(cv2.merge([plane, plane, plane]))
+
+
+def total(picture: Floats) -> Floats:
+    """The sum of the channels, (h, w)."""
+    import cv2
+
+    return np.asarray(cv2.transform(picture, np.ones((1, 3), np.float32)))
 
 
 def compare(guide: Guide, view: View, strength: Strength, noise: Noise) -> tuple[Compared, View]:
     """Flow and belief of one frame, and the frame as the flow brings it to the guide."""
     fitted = photometric(guide, view)
-    still = disagreement(guide, fitted, strength, noise)
+    allowed = tolerances(guide, view.ratio, strength, noise)
+    still = disagreement(guide, fitted, allowed)
     if still.max() < strength.start and view.valid.all():
         return Compared(None, None, None), view
     flow = dense_flow(guide, fitted)
     there = warped(fitted, flow)
-    helped = disagreement(guide, there, strength, noise)
+    helped = disagreement(guide, there, allowed)
     helped = np.where(there.valid, helped, still)  # what leaves the picture only seems to agree
     flow = where_it_helps(flow, still, helped)
-    judged = disagreement(guide, warped(fitted, flow), strength, noise)
-    moved = warped(view, flow)
+    there = warped(fitted, flow)
+    judged = disagreement(guide, there, allowed)
+    moved = there if fitted is view else warped(view, flow)
     return Compared(flow, believe(judged, moved.valid, strength), judged), moved
 
 
@@ -340,8 +368,8 @@ def photometric(guide: Guide, view: View) -> View:
     every = (slice(None, None, 2), slice(None, None, 2))
     usable = ~(guide.clipped | guide.dark | view.clipped | view.dark)[every]
     usable &= view.valid[every]
-    ours = np.log2(np.maximum(guide.radiance[every][usable].mean(axis=1), 1e-6))
-    theirs = np.log2(np.maximum(view.radiance[every][usable].mean(axis=1), 1e-6))
+    ours = np.log2(np.maximum(total(guide.radiance[every])[usable] / 3, 1e-6))
+    theirs = np.log2(np.maximum(total(view.light[every])[usable] / (3 * view.ratio), 1e-6))
     middle, gap = (ours + theirs) / 2, theirs - ours
     steps = np.arange(-14.0, 10.0)
     step = np.digitize(middle, steps)
@@ -354,9 +382,11 @@ def photometric(guide: Guide, view: View) -> View:
     error = np.clip(np.convolve(np.pad(error, 1, "edge"), (0.25, 0.5, 0.25), "valid"), -1, 1)
     beyond = np.clip(np.abs(error) - TOLERATED_EV, 0, MISMATCH_EV)
     error = np.sign(error) * beyond
-    brightness = np.log2(np.maximum(view.radiance.mean(axis=2), 1e-6))
-    gain = np.exp2(-np.interp(brightness, at + error / 2, error)).astype(np.float32)
-    return replace(view, light=view.light * gain[..., None])
+    if not error.any():
+        return view
+    brightness = np.log2(np.maximum(total(view.light) / np.float32(3 * view.ratio), 1e-6))
+    gain = np.exp2(-np.interp(brightness, at + error / 2, error))
+    return replace(view, light=view.light * three(gain))
 
 
 def agreed(gaps: NDArray[np.floating]) -> float:
@@ -366,22 +396,39 @@ def agreed(gaps: NDArray[np.floating]) -> float:
     return median / (1 + (spread / SPREAD_EV) ** 2)
 
 
-def disagreement(guide: Guide, view: View, strength: Strength, noise: Noise) -> Floats:
+def tolerances(guide: Guide, ratio: float, strength: Strength, noise: Noise) -> list[Floats]:
+    """One over the squared tolerance at each of SCALES, (h, w, 3): what is not motion.
+
+    A part of the light, for the response is never known exactly; a part of the gradient, for
+    frames are never aligned exactly; and the noise of both, as far as the scale averages it.
+    """
+    import cv2
+
+    level = np.maximum(cv2.GaussianBlur(guide.radiance, (0, 0), 1.0), 0)
+    own = level * np.float32(noise.shot / ratio) + np.float32(noise.read / ratio**2)
+    own += np.maximum(level * np.float32(ratio), 0.002) * np.float32(QUANTUM / ratio**2)
+    variance = own + guide.variance
+    steady = (np.float32(strength.relative) * level + np.float32(strength.floor)) ** 2
+    steady += np.float32(MISREGISTRATION**2) * gradient_squared(guide.radiance)
+    return [1 / (steady + np.float32(NOISE_SIGMAS**2 * averaged(s)) * variance) for s in SCALES]
+
+
+def averaged(sigma: float) -> float:
+    """What a Gaussian leaves of the variance of white noise."""
+    return min(1.0, 1 / (4 * np.pi * sigma**2))
+
+
+def disagreement(guide: Guide, view: View, allowed: list[Floats]) -> Floats:
     """Difference from the guide in tolerances, (h, w): 1 is what noise and errors explain."""
     import cv2
 
     difference = one_sided(guide, view)
-    variance = guide.variance + view.variance(noise)
-    level = np.maximum(cv2.GaussianBlur(guide.radiance, (0, 0), 1.0), 0)
-    steady = (np.float32(strength.relative) * level + np.float32(strength.floor)) ** 2 + np.float32(
-        MISREGISTRATION**2
-    ) * gradient_squared(guide.radiance)
     worst = np.zeros(difference.shape[:2], np.float32)
-    for sigma in SCALES:
+    for sigma, inverse in zip(SCALES, allowed, strict=True):
         smooth = cv2.GaussianBlur(difference, (0, 0), sigma)
-        averaged = np.float32(min(1.0, 1 / (4 * np.pi * sigma**2)))  # of white noise, blurred
-        tolerance = steady + np.float32(NOISE_SIGMAS**2) * averaged * variance
-        worst = np.maximum(worst, (smooth**2 / tolerance).sum(axis=2))
+        np.multiply(smooth, smooth, out=smooth)
+        np.multiply(smooth, inverse, out=smooth)
+        np.maximum(worst, total(smooth), out=worst)
     return np.asarray(np.sqrt(worst))
 
 
@@ -389,18 +436,19 @@ def one_sided(guide: Guide, view: View) -> Floats:
     """View minus guide, (h, w, 3), where neither bound explains the difference; else zero."""
     radiance = view.radiance
     difference = radiance - guide.radiance
-    low = np.float32(view.floor / view.ratio)
-    for where, allowed in (
-        (guide.clipped, np.minimum(difference, 0)),
-        (view.clipped, np.maximum(difference, 0)),
-        (guide.dark, np.maximum(radiance - np.float32(guide.floor), 0)),
-        (view.dark, np.minimum(low - guide.radiance, 0)),
-        (guide.clipped & view.clipped, np.float32(0)),
-        (guide.dark & view.dark, np.float32(0)),
-    ):
-        if where.any():
-            difference = np.where(where[..., None], allowed, difference)
-    return np.asarray(difference * view.valid[..., None], np.float32)
+    if guide.clipped.any():
+        np.minimum(difference, three(np.where(guide.clipped, ZERO, ENDLESS)), out=difference)
+    if view.clipped.any():
+        np.maximum(difference, three(np.where(view.clipped, ZERO, -ENDLESS)), out=difference)
+    if guide.dark.any():
+        difference[guide.dark] = np.maximum(radiance[guide.dark] - np.float32(guide.floor), 0)
+    if view.dark.any():
+        low = np.float32(view.floor / view.ratio)
+        difference[view.dark] = np.minimum(low - guide.radiance[view.dark], 0)
+        difference[view.dark & guide.dark] = 0
+    if not view.valid.all():
+        difference *= three(view.valid)
+    return np.asarray(difference, np.float32)
 
 
 def gradient_squared(picture: Floats) -> Floats:
