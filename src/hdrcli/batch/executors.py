@@ -168,7 +168,7 @@ class Cluster:
 
     def close(self) -> None:
         """Forget what has not started, and leave the cluster as it was."""
-        self.pool.shutdown(wait=False, cancel_futures=True)
+        self.pool.shutdown(wait=False)  # Dask's own cancels what has not started
         self.client.close()
 
 
