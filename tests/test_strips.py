@@ -139,6 +139,7 @@ def test_a_hands_movement_is_undone():
     shaken = frame_of(moved(scene, matrix), 1.0)
     codes, valid = Placement(replace(shaken, warp=np.linalg.inv(matrix))).codes(WHOLE)
     straight = frame_of(scene, 1.0).codes
+    assert valid is not None
     known = cv2.erode(valid.astype(np.uint8), np.ones((9, 9), np.uint8)).astype(bool)
     known[:8], known[-8:], known[:, :8], known[:, -8:] = False, False, False, False
     error = np.abs(codes.astype(int) - straight)[known]
@@ -198,6 +199,24 @@ def test_every_kind_of_code_keeps_its_type(kind):
         codes, _ = placed.codes(slice(20, 40))
         assert codes.dtype == np.dtype(kind)
         assert codes.shape == (20, SIZE[1], 3)
+
+
+@pytest.mark.parametrize("scale", [(1.0, 1.0), (0.34375, 0.375)])
+@pytest.mark.parametrize("columns", [slice(0, 4), slice(17, 30), slice(40, None)])
+def test_what_lies_beside_a_flow_is_not_touched(frame, rng, scale, columns):
+    """Only the columns that move are interpolated; the result is that of moving them all."""
+    size = round(SIZE[0] * scale[1]), round(SIZE[1] * scale[0])
+    flow = np.zeros((*size, 2), np.float32)
+    flow[10:25, columns] = rng.normal(0, 3, 2)
+    partly = Placement(frame, flow, scale)
+    wholly = Placement(replace(frame, valid=np.ones(SIZE, bool)), flow, scale)
+    for rows in strips.blocks(SIZE, 7 * SIZE[1]):
+        (codes, valid), (expected, inside) = partly.codes(rows), wholly.codes(rows)
+        off = np.abs(codes.astype(int) - expected)
+        assert off.max() <= 8
+        assert np.mean(off > 1) < 0.01
+        seen = [np.ones(codes.shape[:2], bool) if v is None else v for v in (valid, inside)]
+        assert np.mean(seen[0] != seen[1]) < 0.01
 
 
 # ---- cut = whole -----------------------------------------------------------------------------

@@ -21,7 +21,7 @@ Floats = NDArray[np.float32]
 Result = TypeVar("Result")
 Planes = tuple[NDArray[Any], ...]  # three (h, w) arrays
 
-BLOCK_PIXELS = 1 << 17  # with a dozen float planes alive this fits a second-level cache
+BLOCK_PIXELS = 1 << 15  # with a dozen float planes alive this about fits a second-level cache
 MARGIN = 3  # rows and columns that cubic interpolation reads around a pixel
 
 
@@ -97,27 +97,39 @@ class Placement:
     def codes(self, rows: slice) -> tuple[Codes, NDArray[np.bool_] | None]:
         """Codes of the frame at the reference's pixels, and where there are none (or None)."""
         frame = self.frame
-        if self.flow is None and frame.warp is None:
-            valid = None if frame.valid is None else frame.valid[rows]
-            return frame.codes[rows], valid
-        if self.flow is None or not _any_flow(self.flow, self.scale, rows):
-            if frame.warp is None:
-                valid = None if frame.valid is None else frame.valid[rows]
-                return frame.codes[rows], valid
-            return _warp_block(frame, rows)
-        x, y = self.positions(rows)
-        return _remap_block(frame, x, y)
+        moving = None if self.flow is None else _moving(self.flow, self.scale, rows)
+        if moving is None:
+            return _own_block(frame, rows) if frame.warp is None else _warp_block(frame, rows)
+        if frame.warp is not None or frame.valid is not None:
+            return _remap_block(frame, *self.positions(rows))
+        return self._partly_moved(rows, moving)
 
-    def positions(self, rows: slice) -> tuple[Floats, Floats]:
-        """Position in the frame, x and y in its pixels, of every pixel of these rows."""
+    def _partly_moved(self, rows: slice, moving: slice) -> tuple[Codes, NDArray[np.bool_] | None]:
+        """Codes of a frame that lies right but for these columns of the reduced picture."""
         width = self.frame.size[1]
+        left = max(0, int(moving.start / self.scale[0]) - MARGIN)
+        right = min(width, int(moving.stop / self.scale[0]) + MARGIN + 1)
+        x, y = self.positions(rows, slice(left, right))
+        part, inside = _remap_block(self.frame, x, y)
+        codes = self.frame.codes[rows].copy()
+        codes[:, left:right] = part
+        if inside is None:
+            return codes, None
+        valid = np.ones(codes.shape[:2], bool)
+        valid[:, left:right] = inside
+        return codes, valid
+
+    def positions(self, rows: slice, cols: slice | None = None) -> tuple[Floats, Floats]:
+        """Position in the frame, x and y in its pixels, of every pixel of these rows."""
+        cols = cols or slice(0, self.frame.size[1])
         x, y = np.meshgrid(
-            np.arange(width, dtype=np.float32), np.arange(rows.start, rows.stop, dtype=np.float32)
+            np.arange(cols.start, cols.stop, dtype=np.float32),
+            np.arange(rows.start, rows.stop, dtype=np.float32),
         )
         if self.flow is not None:
-            flow = upsample(self.flow, self.scale, rows, width)
-            x = x + flow[..., 0] / np.float32(self.scale[0])
-            y = y + flow[..., 1] / np.float32(self.scale[1])
+            flow = upsample(self.flow, self.scale, rows, cols)
+            x += flow[..., 0] * np.float32(1 / self.scale[0])
+            y += flow[..., 1] * np.float32(1 / self.scale[1])
         if self.frame.warp is None:
             return x, y
         h = self.frame.warp.astype(np.float32)
@@ -128,19 +140,29 @@ class Placement:
         )
 
 
-def upsample(small: Floats, scale: tuple[float, float], rows: slice, width: int) -> Floats:
-    """Bring these full-size rows of a map on the reduced picture to full size, bilinearly."""
+def upsample(small: Floats, scale: tuple[float, float], rows: slice, cols: slice | int) -> Floats:
+    """Bring a part of a map on the reduced picture to full size, bilinearly.
+
+    ``cols`` are full-size columns like ``rows``, or the full width.
+    """
     import cv2
 
-    if scale == (1.0, 1.0) and small.shape[1] == width:
-        return small[rows]
+    cols = slice(0, cols) if isinstance(cols, int) else cols
+    if scale == (1.0, 1.0):
+        return small[rows, cols]
     sx, sy = scale
-    matrix = np.array([[sx, 0, 0.5 * sx - 0.5], [0, sy, (rows.start + 0.5) * sy - 0.5]], np.float64)
+    matrix = np.array(
+        [
+            [sx, 0, (cols.start + 0.5) * sx - 0.5],
+            [0, sy, (rows.start + 0.5) * sy - 0.5],
+        ],
+        np.float64,
+    )
     return np.asarray(
         cv2.warpAffine(
             small,
             matrix,
-            (width, rows.stop - rows.start),
+            (cols.stop - cols.start, rows.stop - rows.start),
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         ),
@@ -155,8 +177,15 @@ def small_rows(small: NDArray[Any], scale: tuple[float, float], rows: slice) -> 
     return small[max(top, 0) : max(bottom, 1)]
 
 
-def _any_flow(flow: Floats, scale: tuple[float, float], rows: slice) -> bool:
-    return bool(small_rows(flow, scale, rows).any())
+def _moving(flow: Floats, scale: tuple[float, float], rows: slice) -> slice | None:
+    """The columns of the reduced picture that hold all flow of these rows; None without any."""
+    part = small_rows(flow, scale, rows)
+    columns = np.flatnonzero(part.any(axis=(0, 2)))
+    return slice(int(columns[0]) - 1, int(columns[-1]) + 2) if len(columns) else None
+
+
+def _own_block(frame: Frame, rows: slice) -> tuple[Codes, NDArray[np.bool_] | None]:
+    return frame.codes[rows], None if frame.valid is None else frame.valid[rows]
 
 
 def _warp_block(frame: Frame, rows: slice) -> tuple[Codes, NDArray[np.bool_] | None]:

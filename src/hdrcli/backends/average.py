@@ -173,19 +173,19 @@ def mean_block(
     sources: list[Source], reference: int, rows: slice, guess: Floats | None = None
 ) -> tuple[list[Floats], int]:
     """Merge one block: three (h, w) planes of radiance, and how many pixels clip everywhere."""
+    import cv2
+
     width = sources[0].placement.frame.size[1]
     shape = (rows.stop - rows.start, width)
     total = [np.zeros(shape, np.float32) for _ in range(3)]
     norm = np.zeros(shape, np.float32)
-    product = np.empty(shape, np.float32)
     shortest: list[Floats] = []
     for source in sources:
         light, weight = evidence(source, rows, width)
         shortest = shortest or light
         norm += weight
         for channel, plane in zip(total, light, strict=True):
-            np.multiply(plane, weight, out=product)
-            channel += product
+            cv2.accumulateProduct(plane, weight, channel)
     lost = int(np.count_nonzero(norm <= 2 * FALLBACK))
     for channel in total:
         channel /= norm
@@ -249,6 +249,12 @@ def apart(codes: NDArray[np.generic], levels: int) -> Floats:
     return np.asarray(np.clip((APART[1] - z) / (APART[1] - APART[0]), 0, 1), np.float32)
 
 
+def trusted(source: Source, rows: slice) -> bool:
+    """Whether a frame is believed all over these rows."""
+    belief = source.confidence
+    return belief is None or bool(strips.small_rows(belief, source.scale, rows).min() >= 1)
+
+
 def darker_belief(
     sources: list[Source], rows: slice, width: int, where: tuple[NDArray[np.intp], ...]
 ) -> Floats:
@@ -270,10 +276,8 @@ def evidence(source: Source, rows: slice, width: int) -> tuple[list[Floats], Flo
     planes = cv2.split(codes)
     largest = cv2.max(cv2.max(planes[0], planes[1]), planes[2])
     weight = lookup(largest, source.weight)
-    if source.confidence is not None:
-        belief = strips.small_rows(source.confidence, source.scale, rows)
-        if belief.min() < 1:
-            weight *= strips.upsample(source.confidence, source.scale, rows, width)
+    if source.confidence is not None and not trusted(source, rows):
+        weight *= strips.upsample(source.confidence, source.scale, rows, width)
     if valid is not None:
         weight *= valid
     if source.fallback is not None:
