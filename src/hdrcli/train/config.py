@@ -126,7 +126,7 @@ PRESETS: Mapping[tuple[str, str], Preset] = MappingProxyType(
         ("psfnet", "cpu"): Preset(
             "psfnet",
             (Stage("whole", 1, 1e-5),),
-            {"channels": 32, "blocks": 2, "dual_blocks": 1},
+            {"channels": 40, "blocks": 2, "dual_blocks": 1},
             **_CPU,
         ),
         ("hdrgan", "paper"): Preset(
@@ -172,7 +172,7 @@ PRESETS: Mapping[tuple[str, str], Preset] = MappingProxyType(
             "apntfusion",
             (Stage("whole", 1, 2e-5),),
             {
-                "channels": 16,
+                "channels": 24,
                 "mef_blocks": 3,
                 "blocks": 1,
                 "reduction": 4,

@@ -8,14 +8,15 @@ clipped they add what the short frame has more, in the domain of the output:
 
 with r, s and l the reference, the short and the long frame in that domain, L_r the reference's
 code. limit(x) is x as far as it may be noise, |x| ≤ τ, more in the shadows, nothing where the long
-frame is clipped: it puts the long frame's shadows, which are less noisy, in the reference's place
-(ADNet, HDR-GAN). All other weights stay as they were drawn, those of the last layers smaller, and
+frame is clipped: it puts the long frame's shadows, which are less noisy, in the reference's
+place. All other weights stay as they were drawn, those of the last layers smaller, and
 all go on learning.
 
 DeepHDRVideo keeps the reference where it is well exposed by its own equations. It begins with the
 mean of the neighbours elsewhere, and refines nothing: H^r is the coarse H.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -37,7 +38,7 @@ K = 5.0  # how fast it may no more below
 LONG_CLIPS = 0.88  # code of the long frame from which it tells nothing
 NOISE = {"gamma": 0.005, "mu-law": 0.01}  # τ: what may be noise in these domains
 SHADOW = 0.2  # code of the reference below which noise is more
-SHADOW_NOISE = {"gamma": 0.4, "mu-law": 0.8}  # τ more per code below that
+SHADOW_NOISE = {"gamma": 0.4, "mu-law": 0.8, "logit": 5.0}  # τ more per code below that
 LEAST = -3.0  # logit of a weight that hardly counts
 LEAK = 0.1  # slope of EDVR's leaky ReLU
 COLOURS = range(3)
@@ -47,6 +48,7 @@ FAINT = 0.02  # scale of what goes through a sum without being seen
 TANH_KNEES = (-0.85, -0.5, 0.5, 0.85)
 DARK_KNEES = (0.0, 0.0008, 0.003, 0.01, 0.04, 0.2, 0.7)
 LIGHT_KNEES = (0.2, 0.4, 0.75, 0.93)
+DARK_RAMPS = (0.03, 0.008, 0.002)
 
 Taps = Mapping[int, float]  # weight by input channel
 
@@ -237,32 +239,47 @@ def _untanh(decoder: nn.Module, output: nn.Module, source: int) -> None:
 
 
 def _psfnet(net: nn.Module) -> None:
+    """Rows of every layer: the ramps, what is below clipping, the shadows, free ones for the sum.
+
+    Through the skips the rows of the reference come again behind ``reduce`` and are added to what
+    it finds: 0.93 - L, scaled down so that it does not show, to the light of the short frame, and
+    τ to max(x - τ, 0), from which limit(x) = max(x + τ, 0) - max(x - τ, 0) - τ is made.
+    """
     assert isinstance(net, PSFNet)
     channels, knees = net.extract.out_channels, len(RAMPS)
-    rows = range(3 * knees + 3)
+    free = 3 * knees + 6
+    rows = range(free + 3)
     if not (net.global_skip and net.local_skip) or channels < len(rows):
         return
-    shrink(net.reduce)
+    for conv in (net.reduce, net.output):
+        shrink(conv)
     shrink(net.after_dual, rows)
-    shrink(net.output)
     for block in net.psfbs:
         assert isinstance(block, PSFB)
         shrink(block.conv2, rows)
     *weights, constant = ramps()
     for k in COLOURS:
+        below, shadow, raised = 3 * knees + k, 3 * knees + 3 + k, free + k
         mine = range(k * knees, (k + 1) * knees)
-        below = 3 * knees + k
         for row, knee in zip(mine, RAMPS, strict=True):
             set_row(net.extract, row, {3 + k: -1 / knee}, 1.0)
-            set_row(net.before_output, row, {row: 1})
             net.reduce.weight[row] *= SMALL
             _biases(net.reduce)[row] *= SMALL
-        set_row(net.extract, below, {k: -FAINT}, FAINT * CLIPPED)  # the skip adds it to the sum
-        set_row(net.before_output, below, {below: 1})
+        set_row(net.extract, below, {k: -FAINT}, FAINT * CLIPPED)
+        tau = SHADOW_NOISE["logit"]
+        set_row(net.extract, shadow, {k: -tau}, tau * SHADOW)
+        net.extract.weight[raised] *= SMALL
+        _biases(net.extract)[raised] = 0
+        for row in (*mine, below, shadow, raised):
+            set_row(net.before_output, row, {row: 1})
         level = dict(zip(mine, weights, strict=True))
-        more = level | {channels + row: -weight for row, weight in level.items()}
-        set_row(net.reduce, below, more | {channels + below: -8 * K / FAINT})  # logits are steeper
-        set_row(net.output, k, level | {below: 1}, constant)
+        minus = {channels + row: -weight for row, weight in level.items()}
+        long = {2 * channels + row: weight for row, weight in level.items()}
+        own = channels + shadow  # of the reference, τ
+        set_row(net.reduce, below, level | minus | {channels + below: -8 * K / FAINT})
+        set_row(net.reduce, raised, long | minus | {own: 1})
+        set_row(net.reduce, shadow, long | minus | {own: -1})
+        set_row(net.output, k, level | {below: 1, raised: 1, shadow: -1}, constant)
 
 
 def ramps() -> list[float]:
@@ -277,28 +294,55 @@ def ramps() -> list[float]:
 
 
 def _apntfusion(net: nn.Module) -> None:
-    """What the short frame has above LIGHT_KNEES[0], less what the medium has, as logits."""
+    """F's first channels: light above LIGHT_KNEES[0] as logits, shadows as -log, and the shadows.
+
+    N_mef subtracts, its first block limits, and the last convolution adds the sum to the medium.
+    """
     assert isinstance(net, APNTFusion)
-    first, second = net.F_ex[0], net.F_ex[2]
-    channels = net.output.in_channels
-    if net.F_mt_s is None or channels < 3 * len(LIGHT_KNEES):
+    channels, bright, dark = net.output.in_channels, len(LIGHT_KNEES), len(DARK_RAMPS)
+    if net.F_mt_s is None or net.F_mt_l is None or channels < 3 * (bright + dark):
         return
     light = torch.linspace(LIGHT_KNEES[0], 0.985, 200)
     aim = torch.logit(light) - torch.logit(light[:1])
-    weights = hinges(light, aim, LIGHT_KNEES, shown(light), constant=False)
+    above = hinges(light, aim, LIGHT_KNEES, shown(light), constant=False)
+    light = torch.logspace(-3.7, math.log10(DARK_RAMPS[0]), 200)
+    columns = torch.stack([torch.relu(1 - light / knee) for knee in DARK_RAMPS], 1)
+    under = fitted(columns, -torch.log(light / DARK_RAMPS[0]), shown(light))
     shrink(net.output)
     nn.init.constant_(net.F_wgt.get_parameter("2.bias"), -6.0)
-    for block in net.N_mef:
-        if isinstance(block, CAB):
-            shrink(block.body[2], COLOURS)
     for k in COLOURS:
-        rows = range(k * len(LIGHT_KNEES), (k + 1) * len(LIGHT_KNEES))
+        rows = range(k * bright, (k + 1) * bright)
         for row, knee in zip(rows, LIGHT_KNEES, strict=True):
-            set_row(first, row, {k: 1}, -knee)
-        set_row(second, k, dict(zip(rows, weights, strict=True)))
-        set_row(net.F_mt_s[2], k, {}, 4.0)
-        set_row(net.N_mef[0], k, {3 * channels + k: -1, 4 * channels + k: 1})
-        set_row(net.output, k, {k: 1})
+            set_row(net.F_ex[0], row, {k: 1}, -knee)
+        set_row(net.F_ex[2], k, dict(zip(rows, above, strict=True)))
+        rows = range(3 * bright + k * dark, 3 * bright + (k + 1) * dark)
+        for row, knee in zip(rows, DARK_RAMPS, strict=True):
+            set_row(net.F_ex[0], row, {k: -1 / knee}, 1.0)
+        set_row(net.F_ex[2], 3 + k, dict(zip(rows, under, strict=True)))
+        set_row(net.F_ex[2], 6 + k, {rows[1]: 1})
+        set_row(net.F_mt_s[2], k, {}, 6.0)
+        set_row(net.F_mt_l[2], 3 + k, {}, 6.0)
+        _apntfusion_sum(net, k, channels)
+
+
+def _apntfusion_sum(net: APNTFusion, k: int, channels: int) -> None:
+    """Rows k of N_mef: the sum; 3 + k: long less medium, as logits; 6 + k: the medium's shadows."""
+    tau = SHADOW_NOISE["logit"] * SHADOW
+    first, *blocks = net.N_mef
+    medium, short, long = (n * channels for n in (3, 4, 5))
+    set_row(first, k, {medium + k: -1, short + k: 1, medium + 6 + k: -tau})
+    set_row(first, 3 + k, {medium + 3 + k: 1, long + 3 + k: -1})
+    set_row(first, 6 + k, {medium + 6 + k: 1})
+    for place, block in enumerate(blocks):
+        assert isinstance(block, CAB)
+        for row in (k, 3 + k, 6 + k):
+            set_row(block.body[2], row, {})
+            set_row(block.excite, row, {})  # its sigmoid is 1/2
+        if place == 0:
+            set_row(block.body[0], k, {3 + k: 1, 6 + k: tau})
+            set_row(block.body[0], 3 + k, {3 + k: 1, 6 + k: -tau})
+            set_row(block.body[2], k, {k: 2, 3 + k: -2})
+    set_row(net.output, k, {k: 1})
 
 
 # -- DeepHDRVideo: the coarse frame as a sum of hinges, through the skip at full size ----------
