@@ -40,6 +40,7 @@ def evidence(frames=3, reference=1, size=(32, 48), seed=0):
         reference=torch.tensor([reference]),
         fade=fade,
         bound=bound,
+        dark=torch.tensor([0.0024]),
     ), scene
 
 
@@ -132,6 +133,18 @@ def test_every_frame_is_seen_by_itself_beside_the_reference():
     torch.testing.assert_close(whole.logit[:, kept], part.logit)
     torch.testing.assert_close(whole.flow[:, kept], part.flow)
     assert part.logit[:, 1].abs().max() == 0
+
+
+def test_black_and_far_frames_keep_their_prior():
+    net = shaken(FlowMerge(**SMALL)).eval()
+    given, _ = evidence()
+    with torch.no_grad():
+        lit = net.correct(given).logit.abs().amax()
+        black = net.correct(replace(given, light=0.001 * given.light)).logit.abs().amax()
+        far = net.correct(replace(given, ratio=given.ratio**4)).logit.abs().amax()
+    assert lit > 0
+    assert black == 0
+    assert far == 0
 
 
 def test_features_are_finite_in_black_and_in_white():

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from hdrcli.backends.average import FADE, Average
 from hdrcli.backends.registry import Settings
 from hdrcli.frames import Bracket, Radiance
-from hdrcli.motion import CLIP, Motion, compose
+from hdrcli.motion import CLIP, DARK_BOUND, Motion, compose
 
 if TYPE_CHECKING:
     import torch
 
     from hdrcli.nets.flowmerge import Evidence, FlowMerge
 
+BLACK = 1e-4  # light below which nothing is known, whatever a recovered curve says
 Arrays = dict[str, NDArray[Any]]
 Floats = NDArray[np.float32]
 
@@ -103,6 +104,7 @@ def evidence_arrays(bracket: Bracket, motion: Motion) -> Arrays:
         "reference": np.array(bracket.reference, np.int64),
         "fade": np.array(response.at(FADE), np.float32),
         "bound": np.array(response.at(CLIP), np.float32),
+        "dark": np.array(max(response.at(DARK_BOUND), BLACK), np.float32),
     }
 
 
@@ -142,4 +144,5 @@ def evidence_of(arrays: Sequence[Arrays], device: "str | torch.device" = "cpu") 
         reference=stack("reference"),
         fade=fade,
         bound=bound,
+        dark=stack("dark"),
     )

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 PAIR_INPUTS = 18
 FILL_INPUTS = 12
 CERTAIN = 0.995  # the prior is held inside (1 - this, this), so that it can be corrected
+FAR = 4.5  # EV from the reference to which a correction is heard in full
 REACH = 2.0  # px, the largest correction of the flow
 DEPTH = 3.0  # the largest correction of a clipped logarithm, e-folds
 SHOT, READ, QUANTUM = 2e-4, 1e-6, 4 / 12 / 255**2  # of the noise model, white at 1.0
@@ -40,8 +41,8 @@ class Evidence:
     inverse variance of light / ratio, zero where a code clips. ``clipped``, ``belief`` (the prior
     in [0, 1]), ``valid``: (B, N, 1, H, W). ``disagreement``: (B, N, 1, H, W), in tolerances.
     ``ratio`` (B, N): exposure over the reference's. ``reference`` (B,) int64. ``fade`` and
-    ``bound`` (B,): light from which a code of the reference is trusted less, and clips. Frames
-    are sorted darkest first.
+    ``bound`` (B,): light from which a code of the reference is trusted less, and clips; ``dark``
+    (B,): light up to which it is black. Frames are sorted darkest first.
     """
 
     light: Tensor
@@ -54,6 +55,7 @@ class Evidence:
     reference: Tensor
     fade: Tensor
     bound: Tensor
+    dark: Tensor
 
     def others(self) -> Tensor:
         """Indices of the frames that are not the reference, (B, N - 1), in order."""
@@ -156,6 +158,8 @@ class FlowMerge(nn.Module):
         logit = F.pixel_shuffle(self.logit(features[0]), 2)
         flow = REACH * torch.tanh(self.flow(features[1]))
         flow = F.interpolate(flow, scale_factor=4, mode="bilinear", align_corners=False)
+        heard = hearing(evidence, others).flatten(0, 1)
+        logit, flow = logit * heard, flow * heard
         frames = evidence.light.shape[1]
         return Correction(spread(logit, others, frames), spread(flow, others, frames))
 
@@ -194,6 +198,18 @@ def encode(light: Tensor) -> Tensor:
 def mu_law(x: Tensor, mu: float = 5000.0) -> Tensor:
     """Compress [0, 1] to [0, 1], Kalantari and Ramamoorthi 2017, equation 5."""
     return torch.log1p(mu * x.clamp_min(0)) / torch.log1p(torch.tensor(mu)).item()
+
+
+def hearing(e: Evidence, others: Tensor) -> Tensor:
+    """How far a correction is heard, (B, N - 1, 1, H, W): not in crushed blacks, nor too far apart.
+
+    A reference that is black says nothing a frame could be judged by, and the training knows no
+    frames further than FAR from it: there the careful comparison of the prior stands.
+    """
+    black = e.dark[:, None, None, None, None]
+    bright = e.of_reference(e.light).amax(1, keepdim=True)[:, None]
+    near = (FAR + 1 - take(e.ratio, others).log2().abs()).clamp(0, 1)
+    return ((bright / black - 1) / 2).clamp(0, 1) * near[..., None, None, None]
 
 
 def spread(x: Tensor, others: Tensor, frames: int) -> Tensor:
