@@ -24,7 +24,7 @@ from hdrcli.frames import Bracket, Frame
 
 Floats = NDArray[np.float32]
 
-MAX_PIXELS = 2_000_000  # of the pictures that motion is estimated on
+MAX_PIXELS = 1_600_000  # of the pictures that motion is estimated on
 CLIP = 250 / 255  # JPEG pushes clipped codes a little down: from here on a code is a lower bound
 NOISE_SIGMAS = 3.0  # standard deviations of noise within one tolerance
 QUANTUM = 4 / 12 / 255**2  # variance of eight-bit codes over light, for a gamma near two

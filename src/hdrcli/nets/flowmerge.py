@@ -151,17 +151,32 @@ class FlowMerge(nn.Module):
         return confidence, *merge(moved, confidence), moved
 
     def correct(self, evidence: Evidence) -> Correction:
-        """Corrections of belief and flow, frame by frame beside the reference."""
+        """Corrections of belief and flow, frame by frame beside the reference.
+
+        Outside of training the frames are taken one after the other, so that memory does not grow
+        with their number.
+        """
         others = evidence.others()
-        x = pair_features(evidence, others)
-        features = self.pair(x.flatten(0, 1))  # (B (N - 1), C, H, W)
+        each = [others[:, k : k + 1] for k in range(others.shape[1])]
+        groups = [others] if self.training else each
+        said = [self.hear(evidence, group) for group in groups]
+        frames = evidence.light.shape[1]
+        logit, flow = (torch.cat(parts, dim=1) for parts in zip(*said, strict=True))
+        return Correction(spread(logit, others, frames), spread(flow, others, frames))
+
+    def hear(self, evidence: Evidence, others: Tensor) -> tuple[Tensor, Tensor]:
+        """Logit (B, K, 1, H, W) and flow (B, K, 2, H, W) of these K frames."""
+        x = pair_features(evidence, others).flatten(0, 1)
+        features = self.pair(x.contiguous(memory_format=torch.channels_last))
         logit = F.pixel_shuffle(self.logit(features[0]), 2)
         flow = REACH * torch.tanh(self.flow(features[1]))
         flow = F.interpolate(flow, scale_factor=4, mode="bilinear", align_corners=False)
-        heard = hearing(evidence, others).flatten(0, 1)
-        logit, flow = logit * heard, flow * heard
-        frames = evidence.light.shape[1]
-        return Correction(spread(logit, others, frames), spread(flow, others, frames))
+        heard = hearing(evidence, others)
+        shape = others.shape
+        return (
+            logit.reshape(*shape, *logit.shape[1:]) * heard,
+            flow.reshape(*shape, *flow.shape[1:]) * heard,
+        )
 
     def guess(self, radiance: Tensor, belief: Tensor, evidence: Evidence) -> Tensor:
         """Correction of the logarithm of clipped light, (B, 3, H, W), in e-folds."""
@@ -213,8 +228,7 @@ def hearing(e: Evidence, others: Tensor) -> Tensor:
 
 
 def spread(x: Tensor, others: Tensor, frames: int) -> Tensor:
-    """Values of the other frames, (B (N - 1), C, H, W), as (B, N, C, H, W); 0 for the reference."""
-    x = x.reshape(*others.shape, *x.shape[1:])
+    """Values of the other frames, (B, N - 1, C, H, W), as (B, N, C, H, W); 0 for the reference."""
     out = x.new_zeros(len(others), frames, *x.shape[2:])
     index = others[..., None, None, None].expand(-1, -1, *x.shape[2:])
     return out.scatter(1, index, x)
