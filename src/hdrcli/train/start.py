@@ -294,13 +294,13 @@ def ramps() -> list[float]:
 
 
 def _apntfusion(net: nn.Module) -> None:
-    """F's first channels: light above LIGHT_KNEES[0] as logits, shadows as -log, and the shadows.
+    """F's first channels: light above LIGHT_KNEES[0] as logits, shadows as -log, how dark, how dim.
 
     N_mef subtracts, its first block limits, and the last convolution adds the sum to the medium.
     """
     assert isinstance(net, APNTFusion)
     channels, bright, dark = net.output.in_channels, len(LIGHT_KNEES), len(DARK_RAMPS)
-    if net.F_mt_s is None or net.F_mt_l is None or channels < 3 * (bright + dark):
+    if net.F_mt_s is None or net.F_mt_l is None or channels < 3 * (bright + dark + 1):
         return
     light = torch.linspace(LIGHT_KNEES[0], 0.985, 200)
     aim = torch.logit(light) - torch.logit(light[:1])
@@ -320,28 +320,35 @@ def _apntfusion(net: nn.Module) -> None:
             set_row(net.F_ex[0], row, {k: -1 / knee}, 1.0)
         set_row(net.F_ex[2], 3 + k, dict(zip(rows, under, strict=True)))
         set_row(net.F_ex[2], 6 + k, {rows[1]: 1})
+        unclipped = 3 * (bright + dark) + k
+        set_row(net.F_ex[0], unclipped, {k: -1 / LIGHT_KNEES[0]}, 1.0)
+        set_row(net.F_ex[2], 9 + k, {unclipped: 1})
         set_row(net.F_mt_s[2], k, {}, 6.0)
         set_row(net.F_mt_l[2], 3 + k, {}, 6.0)
         _apntfusion_sum(net, k, channels)
 
 
 def _apntfusion_sum(net: APNTFusion, k: int, channels: int) -> None:
-    """Rows k of N_mef: the sum; 3 + k: long less medium, as logits; 6 + k: the medium's shadows."""
+    """Rows k of N_mef: the sum; 3 + k: long less medium, as logits; 6 + k: the medium's shadows;
+    9 + k: short less medium, but far below 0 where the medium is below LIGHT_KNEES[0].
+    """
     tau = SHADOW_NOISE["logit"] * SHADOW
     first, *blocks = net.N_mef
     medium, short, long = (n * channels for n in (3, 4, 5))
-    set_row(first, k, {medium + k: -1, short + k: 1, medium + 6 + k: -tau})
+    set_row(first, k, {medium + 6 + k: -tau})
+    set_row(first, 9 + k, {medium + k: -1, short + k: 1, medium + 9 + k: -5 * K})
     set_row(first, 3 + k, {medium + 3 + k: 1, long + 3 + k: -1})
     set_row(first, 6 + k, {medium + 6 + k: 1})
     for place, block in enumerate(blocks):
         assert isinstance(block, CAB)
-        for row in (k, 3 + k, 6 + k):
+        for row in (k, 3 + k, 6 + k, 9 + k):
             set_row(block.body[2], row, {})
             set_row(block.excite, row, {})  # its sigmoid is 1/2
         if place == 0:
             set_row(block.body[0], k, {3 + k: 1, 6 + k: tau})
             set_row(block.body[0], 3 + k, {3 + k: 1, 6 + k: -tau})
-            set_row(block.body[2], k, {k: 2, 3 + k: -2})
+            set_row(block.body[0], 6 + k, {9 + k: 1})
+            set_row(block.body[2], k, {k: 2, 3 + k: -2, 6 + k: 2})
     set_row(net.output, k, {k: 1})
 
 
