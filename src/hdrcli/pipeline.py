@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from hdrcli import backends, color, formats, maps, motion, tonemap
 from hdrcli.align import AlignReport, align_bracket, crop_to_overlap
@@ -340,12 +341,26 @@ def _write_screen(
     )
 
 
+def tone_plan(image: Radiance, options: MergeOptions) -> tonemap.Plan:
+    """How the picture is tone mapped; worked out once for each, as more than one may show it."""
+    key = options.tmo, tuple(sorted(options.tmo_params.items()))
+    known = _PLANS.setdefault(image, {})
+    if key not in known:
+        known[key] = tonemap.analyse(
+            image, options.tmo, options.tmo_params, threads=options.threads
+        )
+    return known[key]
+
+
+_PLANS: WeakKeyDictionary[Radiance, dict[object, tonemap.Plan]] = WeakKeyDictionary()
+
+
 def rendered(image: Radiance | DisplayImage, options: MergeOptions) -> Codes:
     """Eight-bit sRGB codes of the picture, (h, w, 3), reduced to the preview size if one is set."""
     if isinstance(image, DisplayImage):
         codes = formats.quantised(image.pixels, 255)
     else:
-        plan = tonemap.analyse(image, options.tmo, options.tmo_params, threads=options.threads)
+        plan = tone_plan(image, options)
         codes = tonemap.tonemap_codes(image, plan, options.threads)
     return maps.reduced(codes, options.preview_size)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from hdrcli import maps, tonemap
 from hdrcli.formats import jpeg
 from hdrcli.frames import Codes, DisplayImage, Frame, Radiance
-from hdrcli.pipeline import Merged, MergeOptions
+from hdrcli.pipeline import Merged, MergeOptions, tone_plan
 
 Floats = NDArray[np.float32]
 
@@ -51,7 +51,7 @@ def _compared(merged: Merged, options: MergeOptions, small: list[Codes]) -> tupl
         mean = np.mean([codes.astype(np.float32) for codes in small], axis=0)
         return maps.reduced(codes, SIDE), np.rint(mean).astype(np.uint8)
     light = _light(image)
-    plan = tonemap.analyse(light, options.tmo, options.tmo_params)
+    plan = tone_plan(image, options)
     naive = naive_merge(list(merged.bracket.frames), merged.bracket.ratios, light.pixels.shape[:2])
     if options.anchor == "absolute":
         naive = naive / np.float32(merged.bracket.ref.exposure or 1.0)
@@ -77,7 +77,7 @@ def naive_merge(frames: list[Frame], ratios: NDArray[np.float64], size: tuple[in
     total = np.zeros((size[0], size[1], 3), np.float32)
     weight = np.full((size[0], size[1], 1), 1e-6, np.float32)
     for i, (frame, ratio) in enumerate(zip(frames, ratios, strict=True)):
-        step = max(1, min(frame.size) // (2 * min(size[:2])))  # enough pixels to average
+        step = max(1, round(min(frame.size) / min(size[:2])))  # one of them is enough
         light = np.ascontiguousarray(frame.linear(slice(None, None, step), slice(None, None, step)))
         light = cv2.resize(light, (size[1], size[0]), interpolation=cv2.INTER_AREA)
         code = np.sqrt(light.max(axis=2, keepdims=True))

@@ -178,3 +178,50 @@ def video(
     )
     for name, why in found["left_out"].items():
         display.note(f"{name}: {why}")
+
+
+@app.command()
+def batch(
+    *,
+    sets: Annotated[int, typer.Option(min=1, max=1000, help="How many brackets.")] = 12,
+    size: Annotated[
+        str, typer.Option(metavar="WIDTHxHEIGHT", help="Pixels of a photograph.")
+    ] = "480x320",
+    jobs: Annotated[
+        list[int] | None,
+        typer.Option("--jobs", "-j", min=1, help="Workers; repeat for more.", show_default="1, 2"),
+    ] = None,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="The same on Dask workers on loopback.")
+    ] = False,
+    backend: options.Backend = "auto",
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Time a batch of small brackets beside the same merges one after the other."""
+    from hdrcli.bench.batching import measure
+
+    display.talk(quiet=quiet)
+    with display.progress(quiet=quiet) as progress:
+        found = measure(
+            sets=sets,
+            size=options.parse_size(size),
+            jobs=jobs or (1, 2),
+            cluster=cluster,
+            backend=backend,
+            progress=progress,
+        )
+    if json:
+        display.as_json(found)
+        return
+    display.table(
+        (f"{sets} sets of {size}", ">s", ">times the merges", ">MB"),
+        (
+            (row["what"], f"{row['seconds']:.1f}", f"{row['times_sum']:.2f}", _mb(row["peak_mb"]))
+            for row in found["rows"]
+        ),
+    )
+
+
+def _mb(peak: float | None) -> str:
+    return "?" if peak is None else f"{peak:.0f}"
