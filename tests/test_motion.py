@@ -247,3 +247,13 @@ def test_a_reference_that_is_black_noise_leaves_the_brighter_frames_alone():
     for i in (1, 2):
         assert belief(found, i).mean() > 0.95
         assert belief(found, i)[:, -20:].mean() > 0.95
+
+
+def test_edges_of_a_big_static_picture_are_not_motion(monkeypatch):
+    """Reduced pixels mix black and white, and lamps that clip with what does not."""
+    monkeypatch.setattr(motion, "MAX_PIXELS", SIZE[0] * SIZE[1])
+    scene = 0.05 * texture(330, 440) + 0.4 * checker(330, 440, cell=5, low=0.0)
+    scene[100:200, 100:200][checker(100, 100, cell=3)[..., 0] > 1] = 30.0
+    found = motion.analyse(photograph(scene, sensor=NOISY))
+    assert found.scale[0] < 0.35
+    assert found.moved < 0.0005

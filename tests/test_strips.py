@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hdrcli import strips
 from hdrcli.frames import Frame
 from hdrcli.strips import Placement
-from tests.scenes import frame_of, moved, shake, texture
+from tests.scenes import checker, frame_of, moved, shake, texture
 
 SIZE = (96, 128)
 WHOLE = slice(0, SIZE[0])
@@ -268,3 +268,42 @@ def test_small_rows_hold_all_that_upsampling_reads(full, small, data):
     assert held.size
     if seen > 1 / 32:
         assert held.max() == 1
+
+
+# ---- reduced pictures ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("size", [(96, 128), (48, 64), (31, 40), (96, 50), (1, 1)])
+def test_a_reduced_picture_has_the_mean_light(kind, size):
+    scene = texture(*SIZE)
+    given_frame = frame_of(scene, 1.0, bits=16 if kind == "uint16" else 8)
+    if kind == "float32":
+        given_frame = Frame(scene, exposure=1.0)
+    small = strips.reduced(given_frame, size, 0.98, 0.02)
+    assert small.light.shape == (*size, 3)
+    assert small.clipped.shape == small.dark.shape == size
+    expected = cv2.resize(given_frame.linear(), size[::-1], interpolation=cv2.INTER_AREA)
+    np.testing.assert_allclose(small.light.mean(axis=(0, 1)), expected.mean(axis=(0, 1)), rtol=0.05)
+    if SIZE[0] % size[0] == 0 == SIZE[1] % size[1]:
+        np.testing.assert_allclose(small.light, expected.reshape(*size, 3), rtol=1e-3, atol=1e-4)
+
+
+def test_exposures_of_one_scene_agree_when_reduced():
+    """Whatever falls into one reduced pixel: black beside white, or lamps that clip."""
+    scene = checker(96, 128, cell=1, low=0.01, high=0.2)
+    scene[:, 64:, :][checker(96, 64, cell=3)[..., 0] > 1] = 20.0
+    views = [strips.reduced(frame_of(scene, e, bits=16), (32, 43), 0.98, 0.0) for e in (0.25, 4.0)]
+    known = np.max([view.clipped for view in views], axis=0) == 0
+    light = [view.light / e for view, e in zip(views, (0.25, 4.0), strict=True)]
+    assert 0.4 < known.mean() < 0.6
+    np.testing.assert_allclose(light[0][known], light[1][known], rtol=0.01)
+
+
+def test_reduced_pixels_know_how_much_of_them_clips():
+    codes = np.full((40, 60, 3), 100, np.uint8)
+    codes[:, :30, 1] = 255  # one channel is enough
+    codes[:20, 45:] = 2
+    small = strips.reduced(Frame(codes), (4, 4), 250 / 255, 5 / 255)
+    np.testing.assert_allclose(small.clipped, [[1, 1, 0, 0]] * 4, atol=0.01)
+    np.testing.assert_allclose(small.dark, [[0, 0, 0, 1]] * 2 + [[0] * 4] * 2, atol=0.01)

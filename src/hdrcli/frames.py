@@ -135,7 +135,11 @@ class Frame:
         part = self.codes[rows, cols]
         if not self.levels:
             return np.nan_to_num(part, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
-        return np.stack([self.table[part[..., c], c] for c in range(3)], axis=-1)
+        if self.levels == 256:
+            import cv2
+
+            return np.asarray(cv2.LUT(part, self.table[None]))
+        return np.stack([np.take(self.table[:, c], part[..., c]) for c in range(3)], axis=-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +192,7 @@ class Bracket:
     @property
     def ratios(self) -> NDArray[np.float64]:
         """The exposure of each frame over that of the reference."""
-        return self.exposures / self.exposures[self.reference]
+        return np.asarray(self.exposures / self.exposures[self.reference])
 
     @property
     def evs(self) -> NDArray[np.float64]:

@@ -15,11 +15,11 @@ All this happens on a picture of at most ``MAX_PIXELS``; strips.py brings the ma
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hdrcli import strips
 from hdrcli.frames import Bracket, Frame
 
 Floats = NDArray[np.float32]
@@ -31,6 +31,7 @@ QUANTUM = 4 / 12 / 255**2  # variance of eight-bit codes over light, for a gamma
 MISREGISTRATION = 0.2  # px of the reduced picture that are not motion
 SCALES = (0.6, 1.6)  # px, Gaussians over which differences are averaged before they are judged
 DARK = 5 / 255  # codes up to here are an upper bound: black is crushed, and the curve is unsure
+PART_CLIPPED, PART_DARK = 0.02, 0.5  # of a reduced pixel from which all of it counts as such
 DARK_BOUND = 8 / 255  # the code whose light that bound is
 TOLERATED_EV = 0.05  # photometric mismatch that the tolerances cover, and chance can show
 SPREAD_EV = 0.3  # spread of the mismatch at one brightness from which it is rather motion
@@ -255,9 +256,8 @@ def look(frame: Frame, ratio: float, size: tuple[int, int]) -> View:
     import cv2
 
     height, width = size
-    codes = frame.codes
-    if size != frame.size:
-        codes = cv2.resize(codes, (width, height), interpolation=cv2.INTER_AREA)
+    small = strips.reduced(frame, size, CLIP, DARK)
+    planes = [small.light, small.clipped, small.dark]
     valid = np.ones(size, np.uint8)
     if frame.valid is not None:
         valid = cv2.resize(
@@ -266,16 +266,20 @@ def look(frame: Frame, ratio: float, size: tuple[int, int]) -> View:
     if frame.warp is not None:
         matrix = reduced_warp(frame.warp, (width / frame.size[1], height / frame.size[0]))
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        codes = cv2.warpPerspective(
-            codes, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
-        )
+        planes = [
+            cv2.warpPerspective(
+                plane, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
+            )
+            for plane in planes
+        ]
         valid = cv2.warpPerspective(
             valid, matrix, (width, height), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
         )
+    light, clipped, dark = planes
     return View(
-        light_of(codes, frame),
-        clipped_of(codes, frame),
-        dark_of(codes, frame),
+        light,
+        clipped > PART_CLIPPED,
+        dark > PART_DARK,
         valid.astype(bool),
         ratio,
         frame.response.at(DARK_BOUND) if frame.levels else 0.0,
@@ -301,28 +305,6 @@ def light_of(codes: NDArray[np.generic], frame: Frame) -> Floats:
             axis=-1,
         )
     return np.nan_to_num(np.asarray(codes, np.float32), nan=0, posinf=0, neginf=0)
-
-
-def clipped_of(codes: NDArray[np.generic], frame: Frame) -> NDArray[np.bool_]:
-    """Where some channel of a pixel is only a lower bound, (h, w)."""
-    if not frame.levels:
-        return np.zeros(codes.shape[:2], bool)
-    return np.asarray(largest(codes) >= CLIP * (frame.levels - 1), bool)
-
-
-def dark_of(codes: NDArray[np.generic], frame: Frame) -> NDArray[np.bool_]:
-    """Where a pixel is too dark to be more than an upper bound, (h, w)."""
-    if not frame.levels:
-        return np.zeros(codes.shape[:2], bool)
-    return np.asarray(largest(codes) <= DARK * (frame.levels - 1), bool)
-
-
-def largest(codes: NDArray[np.generic]) -> NDArray[Any]:
-    """The largest channel of each pixel, (h, w)."""
-    import cv2
-
-    red, green, blue = cv2.split(codes)
-    return np.asarray(cv2.max(cv2.max(red, green), blue))
 
 
 def three(plane: NDArray[np.generic]) -> Floats:

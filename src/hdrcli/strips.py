@@ -39,7 +39,10 @@ def blocks(size: tuple[int, int], pixels: int = BLOCK_PIXELS) -> Iterator[slice]
 
 
 def run(
-    work: Callable[[slice], Result], size: tuple[int, int], threads: int | None = None
+    work: Callable[[slice], Result],
+    size: tuple[int, int],
+    threads: int | None = None,
+    pixels: int = BLOCK_PIXELS,
 ) -> list[Result]:
     """Call ``work`` on every block of rows, in threads; results in the order of the rows.
 
@@ -48,9 +51,9 @@ def run(
     count = threads or default_threads()
     with _alone:
         if count == 1:
-            return [work(rows) for rows in blocks(size)]
+            return [work(rows) for rows in blocks(size, pixels)]
         with ThreadPoolExecutor(count) as pool:
-            return list(pool.map(work, blocks(size)))
+            return list(pool.map(work, blocks(size, pixels)))
 
 
 class _OpenCVAlone:
@@ -80,6 +83,57 @@ class _OpenCVAlone:
 
 
 _alone = _OpenCVAlone()
+
+
+@dataclass(frozen=True, eq=False)
+class Reduced:
+    """A frame on a smaller picture. ``clipped`` and ``dark`` are parts of each pixel, 0 to 1."""
+
+    light: Floats  # (h, w, 3), the frame's own white at 1.0
+    clipped: Floats  # (h, w)
+    dark: Floats  # (h, w)
+
+
+def reduced(frame: Frame, size: tuple[int, int], clip: float, dark: float) -> Reduced:
+    """Bring a frame to ``size`` (height, width), no larger than its own.
+
+    Light is averaged as light: means of codes differ from exposure to exposure, and every edge
+    would look like motion. A pixel clips where its largest channel reaches the code ``clip`` (in
+    [0, 1]), and is dark where that does not exceed ``dark``; floats do neither.
+    """
+    import cv2
+
+    down, across = frame.size[0] // size[0], frame.size[1] // size[1]  # in two steps: blocks first
+    height, width = frame.size[0] // down, frame.size[1] // across
+    light = np.empty((height, width, 3), np.float32)
+    marks = np.zeros((2, height, width), np.float32)
+    columns = slice(0, width * across)
+
+    def work(rows: slice) -> None:
+        part = slice(rows.start * down, rows.stop * down)
+        to = width, rows.stop - rows.start
+        light[rows] = cv2.resize(frame.linear(part, columns), to, interpolation=cv2.INTER_AREA)
+        if frame.levels:
+            top = largest(frame.codes[part, columns])
+            ends = top >= clip * (frame.levels - 1), top <= dark * (frame.levels - 1)
+            for mark, end in zip(marks, ends, strict=True):
+                cell = cv2.resize(end.astype(np.uint8) * 255, to, interpolation=cv2.INTER_AREA)
+                mark[rows] = cell * np.float32(1 / 255)
+
+    run(work, (height, width), pixels=BLOCK_PIXELS // (down * across))
+    if (height, width) != size:
+        to = size[::-1]
+        light = np.asarray(cv2.resize(light, to, interpolation=cv2.INTER_AREA))
+        marks = np.stack([cv2.resize(mark, to, interpolation=cv2.INTER_AREA) for mark in marks])
+    return Reduced(light, marks[0], marks[1])
+
+
+def largest(codes: Codes) -> NDArray[Any]:
+    """The largest channel of each pixel, (h, w)."""
+    import cv2
+
+    red, green, blue = cv2.split(codes)
+    return np.asarray(cv2.max(cv2.max(red, green), blue))
 
 
 @dataclass(frozen=True, eq=False)
