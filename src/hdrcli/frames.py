@@ -120,7 +120,7 @@ class Frame:
     @property
     def levels(self) -> int:
         """How many codes there are: 256, 65536, or 0 for floats."""
-        return {"uint8": 256, "uint16": 65536, "float32": 0}[self.codes.dtype.name]
+        return {1: 256, 2: 65536, 4: 0}[self.codes.itemsize]
 
     @cached_property
     def table(self) -> Floats:

@@ -120,7 +120,7 @@ def reduced(frame: Frame, size: tuple[int, int], clip: float, dark: float) -> Re
                 cell = cv2.resize(end.astype(np.uint8) * 255, to, interpolation=cv2.INTER_AREA)
                 mark[rows] = cell * np.float32(1 / 255)
 
-    run(work, (height, width), pixels=BLOCK_PIXELS // (down * across))
+    run(work, (height, width), pixels=8 * BLOCK_PIXELS // (down * across))
     if (height, width) != size:
         to = size[::-1]
         light = np.asarray(cv2.resize(light, to, interpolation=cv2.INTER_AREA))
