@@ -3,6 +3,8 @@ import io
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -289,9 +291,10 @@ def test_a_plan_comes_back_as_it_was_and_as_it_was_edited(card, tmp_path):
     data["sets"][1] |= {"files": [*data["sets"][1]["files"], moved], "ev": None}
     path.write_text(json.dumps(data))
     edited = session.find_plan(request(card, out, sets=path))
-    assert edited.jobs[0].options.evs == (0, -1.5)
-    assert edited.jobs[0].outputs == (out / "mine.exr",)
-    assert len(edited.jobs[1].paths) == 4
+    first, second, _ = edited.jobs
+    assert list(first.options.evs or ()) == [0, -1.5]
+    assert [str(path) for path in first.outputs] == [str(out / "mine.exr")]
+    assert len(second.paths) == 4
 
 
 @pytest.mark.parametrize(
@@ -612,3 +615,38 @@ def test_names_from_stdin_by_line(hdrcli, card, tmp_path, monkeypatch):
     stdin = SimpleNamespace(buffer=io.BytesIO(names.encode()))
     monkeypatch.setattr(sys, "stdin", stdin)
     assert len(json.loads(hdrcli("batch", "-", "-n", "--json").out)["sets"]) == 3
+
+
+# ---- recipes ---------------------------------------------------------------------------------
+
+
+def recipe(start):
+    """A line or a block of docs/batch.md that begins so."""
+    text = (Path(__file__).parents[1] / "docs" / "batch.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(?:sh|make)\n(.*?)```", text, re.DOTALL)
+    whole = next((block for block in blocks if block.startswith(start)), None)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith(start)]
+    return whole or lines[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "start", ["find DCIM", "ls shoots | xargs", "ls shoots | parallel", "# Makefile"]
+)
+def test_the_recipes_of_the_documents_run(tmp_path, start):
+    tool = {"ls shoots | parallel": "parallel", "# Makefile": "make"}.get(start, "xargs")
+    if shutil.which(tool) is None:
+        pytest.skip(f"{tool} is not installed")
+    for folder in ("DCIM", "shoots/a day", "shoots/b"):
+        for path in write_set(tmp_path / folder, 1, 0):
+            path.rename(path.with_suffix(".JPG"))
+    if tool == "make":  # which knows no names with spaces
+        (tmp_path / "shoots" / "a day").rename(tmp_path / "shoots" / "a")
+        (tmp_path / "Makefile").write_text(recipe(start))
+    here = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = os.environ | {"PATH": here, "OMP_NUM_THREADS": "1", "HDRCLI_ALIGN": "none"}
+    words = ["make", "all"] if tool == "make" else ["bash", "-c", recipe(start)]
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    wanted = 1 if start == "find DCIM" else 2
+    assert len(list((tmp_path / "merged").rglob("*.exr"))) == wanted
