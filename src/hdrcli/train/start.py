@@ -4,13 +4,14 @@ The papers begin at random and spend their first thousands of steps on learning 
 channels carry the reference through the skips that the networks have anyway, and where it is
 clipped they add what the short frame has more, in the domain of the output:
 
-    y = r + max(s - r - K max(0.93 - L_r, 0), 0) + limit(l - r)
+    y = r + max(s - r - K max(0.93 - L_r, 0) - K max(Σ(r - s) - ε, 0), 0) + limit(l - r)
 
 with r, s and l the reference, the short and the long frame in that domain, L_r the reference's
-code. limit(x) is x as far as it may be noise, |x| ≤ τ, more in the shadows, nothing where the long
-frame is clipped: it puts the long frame's shadows, which are less noisy, in the reference's
-place. All other weights stay as they were drawn, those of the last layers smaller, and
-all go on learning.
+code, and Σ over the colours: a short frame that is darker than what clips shows something else,
+and would only colour it. limit(x) is x as far as it may be noise, |x| ≤ τ, more in the shadows,
+nothing where the long frame is clipped: it puts the long frame's shadows, which are less noisy, in
+the reference's place. All other weights stay as they were drawn, those of the last layers smaller,
+and all go on learning.
 
 DeepHDRVideo keeps the reference where it is well exposed by its own equations. It begins with the
 mean of the neighbours elsewhere, and refines nothing: H^r is the coarse H.
@@ -37,6 +38,7 @@ CLIPPED = 0.93  # code of the reference above which the short frame may add ligh
 K = 5.0  # how fast it may no more below
 LONG_CLIPS = 0.88  # code of the long frame from which it tells nothing
 NOISE = {"gamma": 0.005, "mu-law": 0.01}  # τ: what may be noise in these domains
+DARKER = {"gamma": 0.03, "mu-law": 0.06, "logit": 0.5}  # ε
 SHADOW = 0.2  # code of the reference below which noise is more
 SHADOW_NOISE = {"gamma": 0.4, "mu-law": 0.8, "logit": 5.0}  # τ more per code below that
 LEAST = -3.0  # logit of a weight that hardly counts
@@ -122,7 +124,7 @@ def _adnet(net: nn.Module) -> None:
     if not (isinstance(align, PCDAlign) and pyramid and net.attention and net.output == "relu"):
         return
     channels, growth = net.conv1.out_channels, net.RDB[0].get_parameter("conv_1x1.weight").shape[1]
-    if min(channels, growth - channels) < 15:
+    if min(channels, growth - channels) < 16 or len(dense_layers(net)) < 2:
         return
     for k in COLOURS:
         set_row(pyramid.conv1.get_submodule("0"), k, {k: 1})
@@ -136,11 +138,20 @@ def _adnet(net: nn.Module) -> None:
     _adnet_fusion(net, channels)
 
 
+def dense_layers(net: ADNet) -> list[nn.Module]:
+    """The convolutions of the first block."""
+    return list(net.RDB[0].get_submodule("dense_layers").children())
+
+
 def _adnet_fusion(net: ADNet, channels: int) -> None:
     """conv1 subtracts; the first dense layer cuts off; the rest hands it on."""
     short, reference, long = 0, 2 * channels, 4 * channels  # aligned; codes follow each
     first = net.RDB[0]
-    dense = first.get_submodule("dense_layers.0")
+    dense, second = dense_layers(net)[:2]
+    dense_width = dense.get_parameter("weight").shape[0]
+    darker = {short + k: -1.0 for k in COLOURS} | {reference + k: 1.0 for k in COLOURS}
+    set_row(net.conv1, 15, darker, -DARKER["gamma"])
+    set_row(dense, 15, {15: 1})
     shrink(net.conv2[1])
     shrink(net.post_conv[2])
     for block in net.RDB:
@@ -154,8 +165,8 @@ def _adnet_fusion(net: ADNet, channels: int) -> None:
         for row, taps in enumerate((more, more | shadow, less, less | shadow), start=1):
             set_row(net.conv1, 3 * row + k, taps, 0.0 if row % 2 else -NOISE["gamma"])
             set_row(dense, 3 * row + k, {3 * row + k: 1})
-        set_row(dense, k, {k: 1})
-        kept = {k: 1, 3 + k: 1, 6 + k: -1, 9 + k: -1, 12 + k: 1}
+        set_row(second, k, {k: 1, channels + 15: -K})
+        kept = {dense_width + k: 1, 3 + k: 1, 6 + k: -1, 9 + k: -1, 12 + k: 1}
         rows = {k: -1.0} | {channels + row: sign for row, sign in kept.items()}
         set_row(first.get_submodule("conv_1x1"), k, rows)
         set_row(net.conv2[0], k, {k: 1})
@@ -176,7 +187,7 @@ def _hdrgan(net: nn.Module) -> None:
     assert isinstance(net, HDRGAN)
     merge = net.merge[0]
     channels = net.outputs[0].get_parameter("weight").shape[1]
-    if channels < 15 or not isinstance(merge, Merge):
+    if channels < 16 or not isinstance(merge, Merge):
         return
     if not isinstance(merge.bottleneck, nn.Identity):
         return
@@ -202,9 +213,12 @@ def _merge(merge: Merge, k: int, channels: int) -> None:
     set_row(first, k, {k: 1, reference + k: -1, reference + 3 + k: -K})
     for row, taps in enumerate((more, more | shadow, less, less | shadow), start=1):
         set_row(first, 3 * row + k, taps, 0.0 if row % 2 else -NOISE["mu-law"])
+    darker = dict.fromkeys(COLOURS, -1.0) | {reference + j: 1.0 for j in COLOURS}
+    set_row(first, 15, darker, -DARKER["mu-law"])
     for conv in between:
         for row in range(k, 15, 3):
             set_row(conv, row, {row: 1})
+    set_row(between[0], k, {k: 1, 15: -K})
     set_row(last, k, {k: 1, 3 + k: 1, 6 + k: -1, 9 + k: -1, 12 + k: 1})
 
 
@@ -248,7 +262,7 @@ def _psfnet(net: nn.Module) -> None:
     assert isinstance(net, PSFNet)
     channels, knees = net.extract.out_channels, len(RAMPS)
     free = 3 * knees + 6
-    rows = range(free + 3)
+    rows, darker = range(free + 4), free + 3
     if not (net.global_skip and net.local_skip) or channels < len(rows):
         return
     for conv in (net.reduce, net.output):
@@ -258,6 +272,12 @@ def _psfnet(net: nn.Module) -> None:
         assert isinstance(block, PSFB)
         shrink(block.conv2, rows)
     *weights, constant = ramps()
+    dimmed = {row: -weights[row % knees] for row in range(3 * knees)}
+    dimmed |= {channels + row: -weight for row, weight in dimmed.items()}
+    net.extract.weight[darker] *= SMALL
+    _biases(net.extract)[darker] = 0
+    set_row(net.reduce, darker, dimmed, -DARKER["logit"])
+    set_row(net.before_output, darker, {darker: 1})
     for k in COLOURS:
         below, shadow, raised = 3 * knees + k, 3 * knees + 3 + k, free + k
         mine = range(k * knees, (k + 1) * knees)
@@ -272,6 +292,7 @@ def _psfnet(net: nn.Module) -> None:
         _biases(net.extract)[raised] = 0
         for row in (*mine, below, shadow, raised):
             set_row(net.before_output, row, {row: 1})
+        set_row(net.before_output, below, {below: 1, darker: -K})
         level = dict(zip(mine, weights, strict=True))
         minus = {channels + row: -weight for row, weight in level.items()}
         long = {2 * channels + row: weight for row, weight in level.items()}
@@ -300,7 +321,12 @@ def _apntfusion(net: nn.Module) -> None:
     """
     assert isinstance(net, APNTFusion)
     channels, bright, dark = net.output.in_channels, len(LIGHT_KNEES), len(DARK_RAMPS)
-    if net.F_mt_s is None or net.F_mt_l is None or channels < 3 * (bright + dark + 1):
+    if (
+        net.F_mt_s is None
+        or net.F_mt_l is None
+        or net.mef_blocks < 2
+        or channels < 3 * (bright + dark + 1)
+    ):
         return
     light = torch.linspace(LIGHT_KNEES[0], 0.985, 200)
     aim = torch.logit(light) - torch.logit(light[:1])
@@ -339,16 +365,26 @@ def _apntfusion_sum(net: APNTFusion, k: int, channels: int) -> None:
     set_row(first, 9 + k, {medium + k: -1, short + k: 1, medium + 9 + k: -5 * K})
     set_row(first, 3 + k, {medium + 3 + k: 1, long + 3 + k: -1})
     set_row(first, 6 + k, {medium + 6 + k: 1})
+    set_row(
+        first,
+        12,
+        {medium + j: 1.0 for j in COLOURS} | {short + j: -1.0 for j in COLOURS},
+        -DARKER["logit"],
+    )
     for place, block in enumerate(blocks):
         assert isinstance(block, CAB)
-        for row in (k, 3 + k, 6 + k, 9 + k):
+        for row in (k, 3 + k, 6 + k, 9 + k, 12):
             set_row(block.body[2], row, {})
             set_row(block.excite, row, {})  # its sigmoid is 1/2
         if place == 0:
             set_row(block.body[0], k, {3 + k: 1, 6 + k: tau})
             set_row(block.body[0], 3 + k, {3 + k: 1, 6 + k: -tau})
-            set_row(block.body[0], 6 + k, {9 + k: 1})
-            set_row(block.body[2], k, {k: 2, 3 + k: -2, 6 + k: 2})
+            set_row(block.body[2], k, {k: 2, 3 + k: -2})
+            set_row(block.body[0], 6, {12: -1})  # v + max(-v, 0) is max(v, 0)
+            set_row(block.body[2], 12, {6: 2})
+        if place == 1:
+            set_row(block.body[0], k, {9 + k: 1, 12: -K})
+            set_row(block.body[2], k, {k: 2})
     set_row(net.output, k, {k: 1})
 
 
