@@ -117,8 +117,10 @@ def reduced(frame: Frame, size: tuple[int, int], clip: float, dark: float) -> Re
             top = largest(frame.codes[part, columns])
             ends = top >= clip * (frame.levels - 1), top <= dark * (frame.levels - 1)
             for mark, end in zip(marks, ends, strict=True):
-                cell = cv2.resize(end.astype(np.uint8) * 255, to, interpolation=cv2.INTER_AREA)
-                mark[rows] = cell * np.float32(1 / 255)
+                if end.any():
+                    cell = end.view(np.uint8) * np.uint8(255)
+                    cell = cv2.resize(cell, to, interpolation=cv2.INTER_AREA)
+                    mark[rows] = cell * np.float32(1 / 255)
 
     run(work, (height, width), pixels=8 * BLOCK_PIXELS // (down * across))
     if (height, width) != size:

@@ -130,6 +130,8 @@ class WeightedMean:
         brightest = table.max(axis=1)
         weight = self.curve(brightest, ratio, motion.noise[i]) * unclipped(len(table), frame)
         light = table / np.float32(ratio)
+        if frame.levels:  # codes that clip are one white: only the fallback ever reads them
+            light[int(np.ceil(CLIP * (len(table) - 1))) :] = light[-1].max()
         if self.logarithmic:
             light = np.log(np.maximum(light, _floor(light)))
         return Source(
