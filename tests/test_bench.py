@@ -1,6 +1,7 @@
 import json
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,11 +65,11 @@ def test_bench_merge_says_what_a_merge_costs(hdrcli, tmp_path):
 
 @pytest.fixture
 def small_psfnet(tmp_path, monkeypatch):
-    from hdrcli.nets.psfnet import PSFNet
+    from hdrcli.nets.build import build
 
     arch = {"channels": 8, "blocks": 1, "dual_blocks": 1}
     facts = {"backend": "psfnet", "licence": "MIT", "arch": arch}
-    weights.add(tmp_path, "psfnet", PSFNet(**arch).state_dict(), facts)
+    weights.add(tmp_path, "psfnet", build("psfnet", arch).state_dict(), facts)
     monkeypatch.setenv(weights.FOLDER, str(tmp_path))
 
 
@@ -97,7 +98,7 @@ def test_random_weights_where_there_are_none(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "folders", list)
     with networks.weights_of("psfnet", paper=False) as folder:
         assert folder is not None
-        (entry,) = weights.read_manifest(networks.Path(folder), "set")
+        (entry,) = weights.read_manifest(Path(folder), "set")
         assert entry.backend == "psfnet"
         assert not entry.arch
     assert not os.path.exists(folder)  # noqa: PTH110

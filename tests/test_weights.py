@@ -11,7 +11,6 @@ from hdrcli.backends import BACKENDS, imported
 from hdrcli.errors import WeightsError
 from hdrcli.nets.adnet import ADNet
 from hdrcli.nets.build import build
-from hdrcli.nets.psfnet import PSFNet
 
 ARCH = {"channels": 8, "blocks": 1, "dual_blocks": 1}
 FACTS = {"backend": "psfnet", "licence": "MIT", "arch": ARCH}
@@ -36,7 +35,7 @@ def folder(tmp_path, monkeypatch):
 
 def psfnet(seed=0):
     torch.manual_seed(seed)
-    return PSFNet(**ARCH)
+    return build("psfnet", ARCH)
 
 
 # ---- reading and writing ---------------------------------------------------------------------
@@ -252,7 +251,7 @@ def test_a_trunk_joins_the_weights_there_are(folder):
     tensors, whole = imported.with_trunk(trunk, {"trunk": [8, 8, 16]})
     assert whole == {**arch, "trunk": [8, 8, 16]}
     imported.check("apntfusion", tensors, whole)
-    torch.testing.assert_close(tensors["F_ex.0.weight"], net.F_ex[0].weight.detach())
+    torch.testing.assert_close(tensors["F_ex.0.weight"], net.state_dict()["F_ex.0.weight"])
 
 
 # ---- what is shipped -------------------------------------------------------------------------
