@@ -193,7 +193,7 @@ def test_a_file_that_no_batch_made_is_never_replaced(card, tmp_path):
     target = tmp_path / "out" / "day0" / "IMG_0001-0003_hdr.exr"
     target.parent.mkdir(parents=True)
     target.write_bytes(b"mine")
-    with pytest.raises(InputError, match="no batch here made it"):
+    with pytest.raises(InputError, match="not of this batch"):
         merge_all(card, tmp_path / "out")
     assert target.read_bytes() == b"mine"
 
@@ -208,10 +208,18 @@ def test_a_missing_output_is_made_again(card, tmp_path):
     out = tmp_path / "out"
     merge_all(card, out)
     before = digests(out)
-    for path in (out / "day0").glob("IMG_0001*"):
-        path.unlink()
+    (out / "day0" / "IMG_0001-0003_hdr_preview.jpg").unlink()
     assert len(merge_all(card, out)) == 1
     assert digests(out) == before
+
+
+def test_what_a_killed_batch_left_is_its_own_even_after_another_batch(card, tmp_path):
+    out = tmp_path / "out"
+    jobs = run.todo_of(session.find_plan(request(card, out)), out).jobs
+    run.begin(out, jobs)
+    (out / "day0" / "IMG_0001-0003_hdr.exr").write_bytes(b"of a batch that was killed")
+    merge_all(card / "day1", out)
+    assert sum(o["status"] == "done" for o in merge_all(card, out)) == 3
 
 
 def test_outputs_in_the_same_folder_are_not_taken_for_photographs(card):

@@ -40,13 +40,13 @@ def todo_of(plan: Plan, folder: Path, *, resume: bool = True, overwrite: bool = 
     that an unfinished batch left are its own and are written again. Raises InputError for any
     other file that exists, unless ``overwrite``.
     """
-    before = OutcomeLog(folder).latest()
-    begun = _begun(folder)
+    before = OutcomeLog(folder).latest() if resume else {}
+    begun = _begun(folder) if resume else set()
     jobs, done = [], []
     for job in plan.jobs:
         job = replace(job, stamp=stamp(job.paths, job.outputs, job.options))
         last = before.get(job.target, {})
-        if resume and _is_done(job, last):
+        if _is_done(job, last):
             done.append(job)
             continue
         if not overwrite:
@@ -64,12 +64,13 @@ def _is_done(job: Job, last: Outcome) -> bool:
 
 
 def _refuse(job: Job, last: Outcome, begun: set[str]) -> None:
+    """Raise InputError for a file that is not what this very set left when it failed."""
     there = [path for path in job.outputs if path.exists() and str(path) not in begun]
-    if not there:
+    why = difference(last.get("stamp", {}), job.stamp) if last else "not of this batch"
+    if not there or why is None:
         return
-    why = difference(last.get("stamp", {}), job.stamp) if last else "no batch here made it"
     raise InputError(
-        f"{there[0]}: the file exists ({why or 'another file of its set is missing'})",
+        f"{there[0]}: the file exists ({why})",
         hint="--overwrite replaces it, or choose another -o",
     )
 
@@ -88,13 +89,20 @@ def begin(folder: Path, jobs: Sequence[Job]) -> None:
     outputs = [path for job in jobs for path in job.outputs]
     for parent in {path.parent for path in outputs}:
         parent.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / FOLDER / BEGUN, "\0".join(map(str, outputs)))
+    _note_begun(folder, _begun(folder) | set(map(str, outputs)))
     sweep(outputs)
 
 
-def finish(folder: Path) -> None:
-    """Nothing is unfinished any more."""
-    (folder / FOLDER / BEGUN).unlink(missing_ok=True)
+def finish(folder: Path, jobs: Sequence[Job]) -> None:
+    """These are unfinished no more; others may be, of a batch that was killed before."""
+    _note_begun(folder, _begun(folder) - {str(path) for job in jobs for path in job.outputs})
+
+
+def _note_begun(folder: Path, outputs: set[str]) -> None:
+    if outputs:
+        write_whole(folder / FOLDER / BEGUN, "\0".join(sorted(outputs)), durable=True)
+    else:
+        (folder / FOLDER / BEGUN).unlink(missing_ok=True)
 
 
 def sweep(outputs: Sequence[Path]) -> None:
@@ -107,13 +115,14 @@ def sweep(outputs: Sequence[Path]) -> None:
                 Path(entry.path).unlink(missing_ok=True)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a small file of our own whole or not at all."""
+def write_whole(path: Path, text: str, *, durable: bool = False) -> None:
+    """Write a file of our own whole or not at all; ``durable``: on disk before this returns."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     with temporary.open("w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     temporary.replace(path)
 
 

@@ -104,7 +104,7 @@ def execute(
     run.Runner(place, record).run(jobs)
     if page is not None:
         page.write()
-    run.finish(folder)
+    run.finish(folder, jobs)
     return outcomes
 
 

@@ -8,7 +8,7 @@ import typer
 
 from hdrcli.cli import display, options
 from hdrcli.cli.merge_options import takes_merge_options
-from hdrcli.errors import BatchError
+from hdrcli.errors import BatchError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -306,7 +306,10 @@ class Running:
 
         with run.alone(self.request.naming.folder):
             for plan in settled_plans(self.request, settle):
-                self._run(plan, where)
+                try:
+                    self._run(plan, where)
+                except InputError as err:  # one set is in the way of an older file: go on watching
+                    display.warn(str(err))
 
 
 def _say_what_is_left(plan: "Plan", todo: "Todo") -> None:
