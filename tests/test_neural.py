@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,10 @@ from hdrcli.frames import Bracket
 from hdrcli.motion import Motion, analyse
 from hdrcli.nets import pooling
 from hdrcli.nets.build import build
+from hdrcli.tiling import TileSpec
 from tests.scenes import checker, flat, handheld_bracket, photograph, texture, with_disc
 
-SMALL = {
+SMALL: dict[str, dict[str, Any]] = {
     "psfnet": {"channels": 8, "blocks": 2, "dual_blocks": 1},
     "adnet": {"channels": 8, "growth": 8, "dense_layers": 2, "blocks": 2, "groups": 2},
     "hdrgan": {"channels": 4},
@@ -108,7 +111,9 @@ def test_the_table_says_what_the_networks_say(name):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_tiled_equals_untiled(name):
-    tile = 2 * BACKENDS[name].network.halo + neural.BLEND + 16
+    spec = BACKENDS[name].network
+    assert spec is not None
+    tile = 2 * spec.halo + neural.BLEND + 16
     bracket = photograph(2 * texture(64, tile + 44), (-2, 0, 2))
     whole = merge(name, bracket, tile=0)
     tiled = merge(name, bracket, tile=tile)
@@ -120,7 +125,7 @@ def test_tiled_equals_untiled(name):
 def test_without_context_tiles_would_show(monkeypatch):
     bracket = photograph(2 * texture(64, 100), (-2, 0, 2))
     whole = merge("psfnet", bracket, tile=0).pixels
-    spec = neural.TileSpec(64, 0, 1)
+    spec = TileSpec(64, 0, 1)
     monkeypatch.setattr(neural, "tile_spec", lambda *_: spec)
     tiled = merge("psfnet", bracket).pixels
     assert np.abs(mu_law(whole, 4) - mu_law(tiled, 4)).max() > 1e-3
@@ -194,6 +199,7 @@ def test_auto_goes_on_on_the_cpu_when_a_device_is_full(monkeypatch, caplog):
 
     monkeypatch.setattr(neural.Neural, "attempt", attempt)
     backend = load_backend("psfnet", settings(device="auto"))
+    assert isinstance(backend, neural.Neural)
     backend.compute = device.Compute("cuda:0", "fp16", chosen=True)
     bracket = photograph(texture(48, 48), (-2, 0, 2))
     found = backend.merge(bracket, Motion.none(3))
@@ -208,6 +214,7 @@ def test_a_device_that_was_asked_for_is_not_replaced(monkeypatch):
 
     monkeypatch.setattr(neural.Neural, "attempt", full)
     backend = load_backend("psfnet", settings())
+    assert isinstance(backend, neural.Neural)
     backend.compute = device.Compute("cuda:0", "fp16", chosen=False)
     with pytest.raises(DeviceError):
         backend.merge(photograph(texture(48, 48), (-2, 0, 2)), Motion.none(3))
@@ -283,7 +290,7 @@ def test_symmetries_undo_themselves():
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("count", [2, 5, 7, 9])
 def test_any_number_of_frames(name, count):
-    evs = np.linspace(-4, 4, count) if count > 2 else (0, 2)
+    evs = tuple(np.linspace(-4, 4, count)) if count > 2 else (0, 2)
     bracket = photograph(texture(40, 48), evs)
     assert merge(name, bracket, analyse(bracket)).pixels.shape == (40, 48, 3)
 
@@ -344,6 +351,21 @@ def test_windows_of_a_video_alternate_around_the_reference():
     assert arrange.window(no_short, 2, 3) == (1, 0, 1)
 
 
+def test_three_exposures_have_weights_of_their_own(folder, tmp_path, monkeypatch):
+    for name, exposures in (("deephdrvideo", 2), ("deephdrvideo-3", 3)):
+        arch = {**SMALL["deephdrvideo"], "exposures": exposures}
+        state = random_network("deephdrvideo", arch).state_dict()
+        facts = {"backend": "deephdrvideo", "licence": "MIT", "arch": arch}
+        weights.add(tmp_path, name, state, facts)
+    monkeypatch.setenv(weights.FOLDER, str(tmp_path))
+    three = merge("deephdrvideo", photograph(texture(48, 64), (-2, 0, 2)))
+    assert three.info["weights"].startswith("deephdrvideo-3 ")
+    assert len(three.info["network_frames"]) == 7
+    two = merge("deephdrvideo", photograph(texture(48, 64), (0, 2)))
+    assert two.info["weights"].startswith("deephdrvideo ")
+    assert len(two.info["network_frames"]) == 5
+
+
 # ---- light -----------------------------------------------------------------------------------
 
 
@@ -381,7 +403,7 @@ def test_twice_the_exposure_is_half_the_radiance():
     from dataclasses import replace
 
     bracket = photograph(texture(48, 64), (-2, 0, 2))
-    doubled = bracket.with_frames(replace(f, exposure=2 * f.exposure) for f in bracket.frames)
+    doubled = bracket.with_frames(replace(f, exposure=2 * (f.exposure or 1.0)) for f in bracket.frames)
     first, second = merge("psfnet", bracket), merge("psfnet", doubled)
     np.testing.assert_allclose(second.absolute().pixels, first.absolute().pixels / 2, rtol=1e-6)
 

@@ -37,6 +37,7 @@ from hdrcli.nets import forms, pooling
 from hdrcli.nets.build import build
 from hdrcli.nets.forms import Form
 from hdrcli.tiling import Tile, TileSpec, shrinking, tiles
+from hdrcli.weights import Entry
 
 log = logging.getLogger("hdrcli")
 
@@ -45,6 +46,7 @@ LARGEST = {"cpu": 256, "cuda": 1024, "mps": 512}  # px inside the halo; on CPUs 
 SMALLEST = 64  # px inside the halo, whatever the memory; out of memory may halve it
 LEAST_SIDE = 32  # px, of a tile that is padded: coarsest scales need a few pixels
 STATISTICS_PIXELS = 1 << 18  # of the picture that whole-image statistics are measured on
+THREE = "deephdrvideo-3"  # the weights of DeepHDRVideo for three exposures
 BRIGHTEST = 60_000.0  # radiance that half floats hold
 
 # The four-fold ensemble of ADNet's authors. Each of these undoes itself.
@@ -81,7 +83,8 @@ class Neural:
         Raises WeightsError where there are no weights for this network, DeviceError where the
         memory does not suffice even for the smallest tiles.
         """
-        net, form = network(self.name, *weights.load(self.entry))
+        entry = self.weights_for(bracket)
+        net, form = network(self.name, *weights.load(entry))
         device.threads(self.settings.threads)
         places = places_of(net, bracket)
         stack = Stack(bracket, places, motion, self.spec.flow, self.settings.threads)
@@ -89,11 +92,15 @@ class Neural:
         clipped = extend.complete(out, bracket, motion, places, self.settings)
         assert bracket.ref.exposure is not None
         facts = {
-            "weights": f"{self.entry.name} {self.entry.sha256[:8]}",
+            "weights": f"{entry.name} {entry.sha256[:8]}",
             "network_frames": [bracket.frames[place].name for place in places],
             **ran,
         }
         return Radiance(out, bracket.ref.primaries, bracket.ref.exposure, clipped, facts)
+
+    def weights_for(self, bracket: Bracket) -> Entry:
+        """The weights to merge this bracket with."""
+        return self.entry
 
     def run(
         self, net: nn.Module, form: Form, stack: Stack
@@ -176,9 +183,23 @@ class APNTFusion(Neural):
 
 
 class DeepHDRVideo(Neural):
-    """See ``nets.deephdrvideo``."""
+    """See ``nets.deephdrvideo``. It has weights for two exposures, and others for three."""
 
     name = "deephdrvideo"
+
+    def weights_for(self, bracket: Bracket) -> Entry:
+        """Those for three exposures where the bracket has darker and brighter frames.
+
+        Weights of the user's own are not passed over for shipped ones.
+        """
+        if len(set(arrange.triple(bracket))) < 3:
+            return self.entry
+        try:
+            three = weights.find(THREE)
+        except WeightsError:
+            return self.entry
+        known = ("set", "imported", "shipped")
+        return three if known.index(three.origin) <= known.index(self.entry.origin) else self.entry
 
 
 def network(name: str, state: dict[str, Tensor], arch: dict[str, Any]) -> tuple[nn.Module, Form]:

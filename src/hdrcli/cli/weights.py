@@ -121,7 +121,8 @@ def import_(
         "arch": arch,
         "source": ", ".join(file.name for file in files),
     }
-    entry = weights.add(weights.user_folder(), backend, tensors, told)
+    name = f"{backend}-3" if arch.get("exposures") == 3 else backend
+    entry = weights.add(weights.user_folder(), name, tensors, told)
     if json:
         display.as_json(facts(entry))
     else:
