@@ -385,6 +385,21 @@ def test_what_clips_in_the_reference_is_never_darker_than_white(name, trust):
         assert image.pixels[32:58, 42:78].min() >= 0.99 * least
 
 
+@pytest.mark.parametrize("red", [200, 238, 244, 248])
+def test_a_channel_beside_one_that_clips_is_the_references(red):
+    """Whatever stands there in the short frame, which is not believed, lends no colour."""
+    scene = flat(32, 32, 0.5)
+    bracket = photograph(scene)
+    lit = np.full((32, 32, 3), (red, red, 255), np.uint8)
+    dark = np.full((32, 32, 3), 9, np.uint8)
+    frames = [replace(bracket.frames[0], codes=dark), replace(bracket.frames[1], codes=lit)]
+    found = replace(Motion.none(2), confidence=(np.zeros((32, 32), np.float32), None))
+    image = backends.load_backend("average").merge(Bracket.of(frames, frames[1]), found)
+    own = float(frames[1].table[red, 0])
+    np.testing.assert_allclose(image.pixels[..., :2], own, rtol=0.01)
+    assert image.pixels[..., 2].min() >= 0.99 * frames[1].response.at(CLIP)
+
+
 @pytest.mark.parametrize("name", CLASSICAL)
 def test_what_is_transparent_in_a_frame_comes_from_the_others(name):
     scene = flat(32, 32, 0.3)

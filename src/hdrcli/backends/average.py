@@ -30,6 +30,7 @@ WeightCurve = Callable[[Floats, float, Noise], Floats]
 FADE = 235 / 255  # from here to CLIP the weight of a code falls to zero
 APART = (0.75, 0.94)  # codes between which a channel loses belief beside one that clips
 FALLBACK = 1e-7  # weight of the shortest frame where nothing else is known
+AT_LEAST = np.float32(1e-3)  # weight of a channel of the reference that does not clip
 FLOAT_LEVELS = 65536  # a float frame's weight is looked up at this many steps
 
 
@@ -232,6 +233,7 @@ def mend_highlights(
     for c, channel in enumerate(total):
         here = planes[c][where]
         own = np.maximum(weight[here] - pixel, 0) * apart(here, frame.levels)
+        own += AT_LEAST  # more than the fallback: that may show another moment
         light = frame.table[here, c]
         measured = (known * channel[where] + own * light) / (known + own)
         bound = frame.table[int(np.ceil(ceiling)), c]
