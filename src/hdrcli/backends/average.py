@@ -30,7 +30,6 @@ WeightCurve = Callable[[Floats, float, Noise], Floats]
 FADE = 235 / 255  # from here to CLIP the weight of a code falls to zero
 APART = (0.75, 0.94)  # codes between which a channel loses belief beside one that clips
 FALLBACK = 1e-7  # weight of the shortest frame where nothing else is known
-AT_LEAST = np.float32(1e-3)  # weight of a channel of the reference that does not clip
 FLOAT_LEVELS = 65536  # a float frame's weight is looked up at this many steps
 
 
@@ -227,13 +226,14 @@ def mend_highlights(
     weight, known = sources[reference].weight[0], norm[where]
     pixel = weight[largest[where]]
     belief = darker_belief(sources[:reference], rows, frame.size[1], where)
+    doubt = (1 - belief) * weight[int(FADE * (frame.levels - 1))] + np.float32(FALLBACK)
     level: Floats | float = 0.0
     if guess is not None:
         level = strips.upsample(guess, sources[0].scale, rows, frame.size[1])[where]
     for c, channel in enumerate(total):
         here = planes[c][where]
         own = np.maximum(weight[here] - pixel, 0) * apart(here, frame.levels)
-        own += AT_LEAST  # more than the fallback: that may show another moment
+        own = np.maximum(own, doubt)  # rather nearly clipped than of another moment
         light = frame.table[here, c]
         measured = (known * channel[where] + own * light) / (known + own)
         bound = frame.table[int(np.ceil(ceiling)), c]
