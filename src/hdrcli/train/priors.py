@@ -18,7 +18,7 @@ from hdrcli.formats.save import whole
 from hdrcli.frames import Bracket, Frame, Response
 from hdrcli.train.scenes import Batch
 
-__all__ = ["bracket_of", "evidence_arrays", "evidence_of", "examples", "save"]
+__all__ = ["Arrays", "bracket_of", "evidence_arrays", "evidence_of", "examples", "save"]
 
 
 def bracket_of(batch: Batch, item: int) -> Bracket:
