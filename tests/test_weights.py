@@ -271,8 +271,8 @@ def test_shipped_weights_are_whole_small_free_and_described(entry):
     assert entry.licence in ("MIT", "CC0-1.0")
     assert entry.card is not None
     assert entry.trained_on
-    assert entry.minutes
-    assert entry.scores
+    assert entry.minutes is not None
+    assert entry.scores or "Not measured" in entry.card.read_text(encoding="utf-8")
 
 
 def test_every_network_names_weights_of_its_own():
