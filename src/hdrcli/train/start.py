@@ -38,7 +38,7 @@ CLIPPED = 0.93  # code of the reference above which the short frame may add ligh
 K = 5.0  # how fast it may no more below
 LONG_CLIPS = 0.88  # code of the long frame from which it tells nothing
 NOISE = {"gamma": 0.005, "mu-law": 0.01}  # τ: what may be noise in these domains
-DARKER = {"gamma": 0.03, "mu-law": 0.06, "logit": 0.5}  # ε
+DARKER = {"gamma": 0.03, "mu-law": 0.06, "logit": 0.3, "light": 0.1}  # ε
 SHADOW = 0.2  # code of the reference below which noise is more
 SHADOW_NOISE = {"gamma": 0.4, "mu-law": 0.8, "logit": 5.0}  # τ more per code below that
 LEAST = -3.0  # logit of a weight that hardly counts
@@ -262,7 +262,7 @@ def _psfnet(net: nn.Module) -> None:
     assert isinstance(net, PSFNet)
     channels, knees = net.extract.out_channels, len(RAMPS)
     free = 3 * knees + 6
-    rows, darker = range(free + 4), free + 3
+    rows, darker = range(free + 6), range(free + 3, free + 6)
     if not (net.global_skip and net.local_skip) or channels < len(rows):
         return
     for conv in (net.reduce, net.output):
@@ -272,12 +272,6 @@ def _psfnet(net: nn.Module) -> None:
         assert isinstance(block, PSFB)
         shrink(block.conv2, rows)
     *weights, constant = ramps()
-    dimmed = {row: -weights[row % knees] for row in range(3 * knees)}
-    dimmed |= {channels + row: -weight for row, weight in dimmed.items()}
-    net.extract.weight[darker] *= SMALL
-    _biases(net.extract)[darker] = 0
-    set_row(net.reduce, darker, dimmed, -DARKER["logit"])
-    set_row(net.before_output, darker, {darker: 1})
     for k in COLOURS:
         below, shadow, raised = 3 * knees + k, 3 * knees + 3 + k, free + k
         mine = range(k * knees, (k + 1) * knees)
@@ -292,12 +286,18 @@ def _psfnet(net: nn.Module) -> None:
         _biases(net.extract)[raised] = 0
         for row in (*mine, below, shadow, raised):
             set_row(net.before_output, row, {row: 1})
-        set_row(net.before_output, below, {below: 1, darker: -K})
+        net.extract.weight[darker[k]] *= SMALL
+        _biases(net.extract)[darker[k]] = 0
+        set_row(net.before_output, below, {below: 1} | dict.fromkeys(darker, -K))
+        set_row(net.before_output, darker[k], {darker[k]: 1})
         level = dict(zip(mine, weights, strict=True))
         minus = {channels + row: -weight for row, weight in level.items()}
         long = {2 * channels + row: weight for row, weight in level.items()}
         own = channels + shadow  # of the reference, τ
         set_row(net.reduce, below, level | minus | {channels + below: -8 * K / FAINT})
+        less = {row: -weight for row, weight in level.items()}
+        less |= {channels + row: weight for row, weight in level.items()}
+        set_row(net.reduce, darker[k], less, -DARKER["logit"])
         set_row(net.reduce, raised, long | minus | {own: 1})
         set_row(net.reduce, shadow, long | minus | {own: -1})
         set_row(net.output, k, level | {below: 1, raised: 1, shadow: -1}, constant)
@@ -365,25 +365,20 @@ def _apntfusion_sum(net: APNTFusion, k: int, channels: int) -> None:
     set_row(first, 9 + k, {medium + k: -1, short + k: 1, medium + 9 + k: -5 * K})
     set_row(first, 3 + k, {medium + 3 + k: 1, long + 3 + k: -1})
     set_row(first, 6 + k, {medium + 6 + k: 1})
-    set_row(
-        first,
-        12,
-        {medium + j: 1.0 for j in COLOURS} | {short + j: -1.0 for j in COLOURS},
-        -DARKER["logit"],
-    )
+    set_row(first, 12 + k, {medium + k: 1, short + k: -1}, -DARKER["light"])
     for place, block in enumerate(blocks):
         assert isinstance(block, CAB)
-        for row in (k, 3 + k, 6 + k, 9 + k, 12):
+        for row in (k, 3 + k, 6 + k, 9 + k, 12 + k):
             set_row(block.body[2], row, {})
             set_row(block.excite, row, {})  # its sigmoid is 1/2
         if place == 0:
             set_row(block.body[0], k, {3 + k: 1, 6 + k: tau})
             set_row(block.body[0], 3 + k, {3 + k: 1, 6 + k: -tau})
             set_row(block.body[2], k, {k: 2, 3 + k: -2})
-            set_row(block.body[0], 6, {12: -1})  # v + max(-v, 0) is max(v, 0)
-            set_row(block.body[2], 12, {6: 2})
+            set_row(block.body[0], 6 + k, {12 + k: -1})  # v + max(-v, 0) is max(v, 0)
+            set_row(block.body[2], 12 + k, {6 + k: 2})
         if place == 1:
-            set_row(block.body[0], k, {9 + k: 1, 12: -K})
+            set_row(block.body[0], k, {9 + k: 1, 12: -K, 13: -K, 14: -K})
             set_row(block.body[2], k, {k: 2})
     set_row(net.output, k, {k: 1})
 
