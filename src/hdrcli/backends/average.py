@@ -226,7 +226,8 @@ def mend_highlights(
     weight, known = sources[reference].weight[0], norm[where]
     pixel = weight[largest[where]]
     belief = darker_belief(sources[:reference], rows, frame.size[1], where)
-    doubt = (1 - belief) * weight[int(FADE * (frame.levels - 1))] + np.float32(FALLBACK)
+    doubt = np.maximum(1 - 4 * belief, 0) ** 2 * weight[int(FADE * (frame.levels - 1))]
+    doubt += np.float32(FALLBACK)
     level: Floats | float = 0.0
     if guess is not None:
         level = strips.upsample(guess, sources[0].scale, rows, frame.size[1])[where]
