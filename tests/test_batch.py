@@ -513,6 +513,7 @@ def kill_test(tmp_path, kills, sets):
     assert not list(out.rglob("*.part*"))
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_only_whole_files_and_a_rerun_finishes(tmp_path):
     kill_test(tmp_path, kills=2, sets=4)
 

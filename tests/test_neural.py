@@ -403,7 +403,10 @@ def test_twice_the_exposure_is_half_the_radiance():
     from dataclasses import replace
 
     bracket = photograph(texture(48, 64), (-2, 0, 2))
-    doubled = bracket.with_frames(replace(f, exposure=2 * (f.exposure or 1.0)) for f in bracket.frames)
+    exposures = [frame.exposure or 0.0 for frame in bracket.frames]
+    doubled = bracket.with_frames(
+        replace(f, exposure=2 * e) for f, e in zip(bracket.frames, exposures, strict=True)
+    )
     first, second = merge("psfnet", bracket), merge("psfnet", doubled)
     np.testing.assert_allclose(second.absolute().pixels, first.absolute().pixels / 2, rtol=1e-6)
 

@@ -208,7 +208,10 @@ def test_a_method_named_outright_says_why_it_cannot():
 # ---- the classical methods -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["spline", "debevec", "robertson", "mitsunaga"])
+SLOW = pytest.param("robertson", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("method", ["spline", "debevec", SLOW, "mitsunaga"])
 @pytest.mark.parametrize("name", ["film", "sRGB"])
 def test_the_methods_agree_with_the_truth(method, name):
     evs = (-2.0, -1.0, 0.0, 1.0, 2.0)
