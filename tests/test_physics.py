@@ -116,7 +116,7 @@ def prediction_error(light, codes):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not WINDOW.is_dir(), reason="the real brackets are not beside the project")
-@pytest.mark.parametrize("left_out", [(6,), (2, 5, 8), tuple(range(1, 12, 2))])
+@pytest.mark.parametrize("left_out", [(6,), (2, 5, 8), (1, 3, 5, 7, 9)])
 def test_real_frames_left_out_are_predicted(left_out):
     paths = sorted(WINDOW.glob("*.jpg"))
     frames = read_bracket(paths).bracket
