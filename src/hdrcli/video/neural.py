@@ -5,6 +5,7 @@ DeepHDRVideo sees five or seven frames in order of time, as its paper has it.
 """
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from hdrcli import motion as still
 from hdrcli import weights
 from hdrcli.backends import flowmerge
 from hdrcli.backends.arrange import Stack
-from hdrcli.backends.neural import DeepHDRVideo, network
+from hdrcli.backends.neural import THREE, DeepHDRVideo, network
 from hdrcli.backends.registry import Settings
 from hdrcli.errors import InputError
 from hdrcli.frames import Bracket, Frame, Radiance
@@ -20,6 +21,11 @@ from hdrcli.motion import Motion
 from hdrcli.video.merge import NOISE, SteadyAverage
 from hdrcli.video.motion import bracket_of
 from hdrcli.video.windows import Window
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from hdrcli.nets.forms import Form
 
 SEEN = 600_000  # pixels of the pictures that FlowMerge judges
 
@@ -70,21 +76,29 @@ class DeepWindow:
     def __init__(self, settings: Settings, anchor: float, *, crushed: bool = False) -> None:
         self.backend = DeepHDRVideo(settings)
         self.settings, self.anchor = settings, anchor
-        entry = self.backend.entry
-        self.net, self.form = network("deephdrvideo", *weights.load(entry))
-        self.exposures = int(getattr(self.net, "exposures", 2))
-        self.reach = int(getattr(self.net, "frames", 2 * self.exposures + 1)) // 2
+        self.nets: dict[int, tuple[nn.Module, Form]] = {}  # by the number of exposures
+
+    def net_for(self, exposures: int) -> "tuple[nn.Module, Form]":
+        """The network for so many exposures. InputError where its weights are for others."""
+        if exposures not in self.nets:
+            entry = weights.find(THREE) if exposures == 3 else self.backend.entry
+            net, form = network("deephdrvideo", *weights.load(entry))
+            made_for = int(getattr(net, "exposures", exposures))
+            if made_for != exposures:
+                raise InputError(
+                    f"the weights of deephdrvideo are for {made_for} exposures, "
+                    f"the clip has {exposures}",
+                    hint="choose another --backend",
+                )
+            self.nets[exposures] = net, form
+        return self.nets[exposures]
 
     def merge(self, window: Window, strength: str) -> Radiance:
         """See merge.Merger. The network aligns by itself; ``strength`` none or not is the same."""
-        period = 1 + len(window.others)
-        if window.others and period != self.exposures:
-            raise InputError(
-                f"these weights of deephdrvideo are for {self.exposures} exposures, "
-                f"the clip has {period}",
-                hint="install the weights for it (hdrcli weights), or choose another --backend",
-            )
-        frames = window.around(self.reach, self.exposures)
+        exposures = 1 + len(window.others)
+        net, form = self.net_for(exposures)
+        reach = int(getattr(net, "frames", 2 * exposures + 1)) // 2
+        frames = window.around(reach, exposures)
         unique = sorted(
             {timed.index: timed for timed in frames}.values(),
             key=lambda timed: (timed.frame.exposure or 0, timed.index),
@@ -97,7 +111,7 @@ class DeepWindow:
             Motion.none(len(unique), NOISE),
             threads=self.settings.threads,
         )
-        out, _ = self.backend.run(self.net, self.form, stack)
+        out, _ = self.backend.run(net, form, stack)
         assert bracket.ref.exposure is not None
         gain = np.float32(self.anchor / bracket.ref.exposure)
         return Radiance(np.asarray(out * gain, np.float32), bracket.ref.primaries, self.anchor)
