@@ -227,7 +227,6 @@ def mend_highlights(
     pixel = weight[largest[where]]
     belief = darker_belief(sources[:reference], rows, frame.size[1], where)
     doubt = np.maximum(1 - 4 * belief, 0) ** 2 * weight[int(FADE * (frame.levels - 1))]
-    doubt += np.float32(FALLBACK)
     level: Floats | float = 0.0
     if guess is not None:
         level = strips.upsample(guess, sources[0].scale, rows, frame.size[1])[where]
@@ -240,7 +239,9 @@ def mend_highlights(
         bound = frame.table[int(np.ceil(ceiling)), c]
         other = np.maximum(shortest[c][where], bound)
         mixed = belief * channel[where] + (1 - belief) * other
-        correction = (1 - belief) * (level[:, c] if isinstance(level, np.ndarray) else level)
+        white = sources[0].light[c].max()  # what clips in every frame stays neutral: no guess
+        doubted = (1 - belief) * (shortest[c][where] < white * np.float32(1 - 1e-5))
+        correction = doubted * (level[:, c] if isinstance(level, np.ndarray) else level)
         above = np.log(np.maximum(mixed, 1e-6) / bound) + correction
         channel[where] = np.where(here >= ceiling, bound * np.exp(np.maximum(above, 0)), measured)
 
