@@ -46,9 +46,7 @@ def clip(tmp_path_factory):
 
 
 def options(**more):
-    return VideoOptions(
-        encode=replace(FAST, **more), threads=1
-    )
+    return VideoOptions(encode=replace(FAST, **more), threads=1)
 
 
 @pytest.fixture(scope="module")
