@@ -1,12 +1,16 @@
 """Training of FlowMerge: it learns from a pool, resumes, and asks nothing of what clips."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from hdrcli.errors import InputError
-from hdrcli.train import checkpoint, flowmerge
-from hdrcli.train.flowmerge import Plan, Run, loss_of
+from hdrcli.train import checkpoint, flowmerge, session
+from hdrcli.train.flowmerge import Judge, Plan, Run, loss_of
+from hdrcli.train.loop import BEST
 
 
 def example(rng, frames=3, side=32):
@@ -54,6 +58,7 @@ def test_a_resumed_training_goes_on_bit_for_bit(pool, tmp_path, monkeypatch):
     again = Run(pool, PLAN)
     checkpoint.save(tmp_path / "training.safetensors", *whole.state())
     again.restore(*checkpoint.load(tmp_path / "training.safetensors"))
+    assert again.steps == 2
     assert whole.step() == again.step()
     for ours, theirs in zip(whole.net.parameters(), again.net.parameters(), strict=True):
         assert torch.equal(ours, theirs)
@@ -71,3 +76,54 @@ def test_what_clips_everywhere_is_not_asked_for():
     assert (float(loss), squared) == (0.0, 0.0)
     worse, _ = loss_of(torch.full((1, 3, 4, 4), 2.0), truth, ratio)
     assert worse > 0
+
+
+def test_before_the_first_step_it_is_the_classical_merge(pool):
+    judge = Judge(pool)
+    scores = judge.scores(judge.results(Run(pool, PLAN).net))
+    assert scores.psnr_mu == pytest.approx(scores.merge_mu, abs=1e-3)
+    assert scores.psnr_l == pytest.approx(scores.merge_l, abs=1e-3)
+    assert scores.merge_mu != pytest.approx(scores.reference_mu, abs=1e-3)
+
+
+@pytest.fixture
+def order(tmp_path, rng, monkeypatch):
+    from hdrcli.formats import write
+    from hdrcli.frames import Radiance
+
+    hdri = tmp_path / "hdri"
+    hdri.mkdir()
+    light = np.exp(rng.normal(size=(96, 128, 3))).astype(np.float32)
+    write(hdri / "one.exr", Radiance(light))
+    monkeypatch.setattr(flowmerge, "SIDE", 48)
+    tiny = Plan(batch=1, crop=16, examples=4, held_out=4)
+    monkeypatch.setattr(flowmerge, "PLANS", {("flowmerge", "tiny"): tiny})
+    return session.Order(
+        "flowmerge", "tiny", f"scenes:{hdri}", tmp_path / "out", steps=2, device="cpu", threads=1
+    )
+
+
+def test_an_order_is_carried_out_and_resumed(order):
+    assert session.train(order) == order.out / BEST
+    weights, about = checkpoint.load(order.out / BEST)
+    flowmerge.FlowMerge().load_state_dict(weights)
+    assert about["backend"] == "flowmerge"
+    made = sorted((order.out / "pool").iterdir())
+    with pytest.raises(InputError, match="holds a training already"):
+        session.train(order)
+    session.train(replace(order, resume=True, steps=3))
+    log = (order.out / "log.jsonl").read_text().splitlines()
+    assert json.loads(log[-1])["step"] == 3
+    assert sorted((order.out / "pool").iterdir()) == made, "the pool is made once"
+
+
+def test_recorded_data_is_refused(order, tmp_path):
+    with pytest.raises(InputError, match="brackets it makes up itself"):
+        session.train(replace(order, data=str(tmp_path)))
+
+
+def test_training_and_judging_share_no_example(order):
+    session.train(order)
+    names = [{p.name for p in (order.out / d).iterdir()} for d in ("pool", "pool-held-out")]
+    assert len(names[0]) == len(names[1]) == 4
+    assert not names[0] & names[1]

@@ -21,7 +21,13 @@ def _list(*, asked: bool) -> None:
     """Print every preset."""
     if asked:
         from hdrcli.train.config import PRESETS
+        from hdrcli.train.flowmerge import PLANS
 
+        for (backend, name), plan in PLANS.items():
+            display.out(
+                f"{backend} {name}: {plan.batch} × {plan.crop} px of {plan.examples} analysed "
+                f"brackets, cosine from {plan.rate:g}"
+            )
         for (backend, name), preset in PRESETS.items():
             arch = ", ".join(f"{key}={value}" for key, value in preset.arch.items())
             display.out(

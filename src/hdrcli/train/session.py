@@ -2,7 +2,7 @@
 
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,13 +12,14 @@ from hdrcli import __version__, device
 from hdrcli.errors import InputError
 from hdrcli.nets.deephdrvideo import DeepHDRVideo
 from hdrcli.nets.forms import GAMMA
+from hdrcli.train import flowmerge
 from hdrcli.train.batches import Sample, Source, every, material
 from hdrcli.train.config import PRESETS, Preset
 from hdrcli.train.loop import BEST, TRAINING, Plan, Training, run
 from hdrcli.train.recorded import Recorded
 from hdrcli.train.scenes import Scenes
-from hdrcli.train.scenes.sheet import tone_mapped
-from hdrcli.train.validation import Validation, divided, generated
+from hdrcli.train.scenes.sheet import contact_sheet, tone_mapped
+from hdrcli.train.validation import SEED, Validation, divided, generated
 
 SCENES = "scenes:"
 VALIDATE_MINUTES = 3.0
@@ -48,22 +49,14 @@ def train(order: Order, report: Callable[[str], None] = lambda line: None) -> Pa
     Raises InputError for an unknown network, recipe or data, for a folder that holds another
     training, and for data on which nothing can be learned.
     """
+    if (order.backend, order.preset) in flowmerge.PLANS:
+        return train_flowmerge(order, report)
     preset = preset_of(order.backend, order.preset)
-    if not order.resume and (order.out / TRAINING).exists():
-        raise InputError(
-            f"{order.out} holds a training already",
-            hint="--resume goes on with it; another --out starts anew",
-        )
+    check_out(order)
     device.prepare()
     where = device.settle(order.device, order.precision).device
     device.threads(order.threads)
     found = material_of(order.data, preset)
-    note = {
-        "preset": order.preset,
-        "data": folder_of(order.data).name,
-        "version": __version__,
-        "revision": revision(),
-    }
     plan = Plan(
         order.out,
         order.minutes,
@@ -72,7 +65,7 @@ def train(order: Order, report: Callable[[str], None] = lambda line: None) -> Pa
         order.precision,
         order.seed,
         order.validate_minutes,
-        note,
+        note_of(order),
     )
     training = Training(preset, plan, found.training)
     if order.resume:
@@ -81,10 +74,63 @@ def train(order: Order, report: Callable[[str], None] = lambda line: None) -> Pa
     return order.out / BEST
 
 
+def train_flowmerge(order: Order, report: Callable[[str], None]) -> Path:
+    """Make FlowMerge's pools of analysed brackets in ``out``, where they are not yet, and train.
+
+    It trains on the processor in single precision.
+    """
+    check_out(order)
+    if not order.data.startswith(SCENES):
+        raise InputError(
+            f"--data {order.data}: flowmerge learns from brackets it makes up itself",
+            hint=f"--data {SCENES}DIR with a folder of HDR pictures",
+        )
+    device.prepare()
+    threads = device.threads(order.threads)
+    mine, held_out = divided(Scenes(folder_of(order.data)))
+    plan = replace(
+        flowmerge.PLANS[order.backend, order.preset],
+        minutes=order.minutes,
+        steps=order.steps,
+        seed=order.seed,
+        validate_minutes=order.validate_minutes,
+        note=note_of(order),
+    )
+    pool, apart = order.out / "pool", order.out / "pool-held-out"
+    report(f"making {plan.examples} examples in {pool}")
+    first = order.seed * plan.examples
+    flowmerge.make_pool(mine, pool, plan.examples, first=first, threads=threads)
+    flowmerge.make_pool(held_out, apart, plan.held_out, first=SEED, threads=threads)
+    return flowmerge.train(pool, apart, order.out, plan, resume=order.resume, report=report)
+
+
+def check_out(order: Order) -> None:
+    """Raise InputError where another training would be overwritten."""
+    if not order.resume and (order.out / TRAINING).exists():
+        raise InputError(
+            f"{order.out} holds a training already",
+            hint="--resume goes on with it; another --out starts anew",
+        )
+
+
+def note_of(order: Order) -> dict[str, str]:
+    """What the weight files say of where they come from."""
+    return {
+        "preset": order.preset,
+        "data": folder_of(order.data).name,
+        "version": __version__,
+        "revision": revision(),
+    }
+
+
 def draw(backend: str, preset: str, data: str, step: int, png: Path) -> Path:
     """Draw the sample of a step: the frames as exposed, and the truth, tone-mapped."""
     from PIL import Image
 
+    if (backend, preset) in flowmerge.PLANS:
+        batch = flowmerge.photographed(Scenes(folder_of(data)), step)
+        Image.fromarray(contact_sheet(batch)).save(png)
+        return png
     recipe = preset_of(backend, preset)
     frames = 2 * recipe.period + 1 if recipe.period else 3
     sample = material_of(data, recipe).training(step, frames)
@@ -101,8 +147,9 @@ def preset_of(backend: str, name: str) -> Preset:
     """Return a recipe. Raises InputError, naming what there is."""
     if (backend, name) in PRESETS:
         return PRESETS[backend, name]
-    known = [preset for network, preset in PRESETS if network == backend]
-    networks = sorted({network for network, _ in PRESETS})
+    names = [*PRESETS, *flowmerge.PLANS]
+    known = [preset for network, preset in names if network == backend]
+    networks = sorted({network for network, _ in names})
     if not known:
         raise InputError(f"{backend}: no such network to train", hint=", ".join(networks))
     raise InputError(f"{backend} has no recipe {name!r}", hint=f"one of {', '.join(known)}")
