@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from hdrcli import motion, weights
+from hdrcli import motion
 from hdrcli.backends import Settings, load_backend
 from hdrcli.backends.average import Average
 from hdrcli.backends.flowmerge import correct, evidence_arrays, evidence_of, padded
-from hdrcli.errors import WeightsError
 from hdrcli.nets.flowmerge import FlowMerge
 from tests.scenes import photograph, texture
 
@@ -37,13 +36,6 @@ def moving(count=3, reference=None):
         frames.append(replace(frame, codes=photograph(shown, stops).frames[i].codes))
     moved = bracket.with_frames(frames)
     return moved if reference is None else replace(moved, reference=reference)
-
-
-def trained():
-    try:
-        weights.find("flowmerge")
-    except WeightsError:
-        pytest.skip("no weights of flowmerge here")
 
 
 def test_an_untrained_network_changes_almost_nothing():
@@ -80,7 +72,6 @@ def test_maps_are_padded_by_their_borders():
 
 @pytest.mark.weights
 def test_a_static_bracket_is_merged_as_average_merges_it():
-    trained()
     bracket = photograph(texture(96, 128))
     found = motion.analyse(bracket, keep_views=True)
     np.testing.assert_array_equal(
@@ -92,7 +83,6 @@ def test_a_static_bracket_is_merged_as_average_merges_it():
 @pytest.mark.weights
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_what_moved_leaves_no_ghost(count):
-    trained()
     bracket = moving(count)
     found = motion.analyse(bracket, keep_views=True)
     pixels = load_backend("flowmerge", ONE).merge(bracket, found).pixels
@@ -105,7 +95,6 @@ def test_what_moved_leaves_no_ghost(count):
 @pytest.mark.weights
 def test_unmoved_light_keeps_its_colour():
     """Where nothing moved the median ratio to the mean of the classical merge is 1."""
-    trained()
     bracket = moving()
     found = motion.analyse(bracket, keep_views=True)
     ratio = (
@@ -117,7 +106,6 @@ def test_unmoved_light_keeps_its_colour():
 
 @pytest.mark.weights
 def test_the_order_of_the_files_changes_nothing():
-    trained()
     bracket = moving()
     found = motion.analyse(bracket, keep_views=True)
     again = type(bracket).of(bracket.frames[::-1], bracket.ref)
