@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import typer
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from hdrcli import __version__, formats
@@ -166,11 +167,11 @@ def test_interruption_is_130(hdrcli, photos, tmp_path, monkeypatch):
 @pytest.mark.skipif(os.name == "nt", reason="signals are a matter of POSIX")
 def test_control_c_leaves_nothing_half_done(tmp_path):
     folder = tmp_path / "new"
-    command = [sys.executable, "-m", "hdrcli", "example", folder]
+    command = [sys.executable, "-m", "hdrcli", "example", folder, "--size", "480x320"]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as run:
         while not folder.exists() and run.poll() is None:
             time.sleep(0.02)
-        run.send_signal(signal.SIGINT)  # it draws now, for seconds
+        run.send_signal(signal.SIGINT)  # it draws now, for a second
         _, said = run.communicate()
     assert (run.returncode, said, list(folder.iterdir())) == (130, b"", [])
 
@@ -221,18 +222,21 @@ def test_help_names_what_may_be_chosen(name, table):
 # ---- how text becomes values -----------------------------------------------------------------
 
 
+@hypothesis_settings(max_examples=25)
 @given(st.lists(st.fractions(-20, 20), min_size=1, max_size=9))
 def test_stops_survive_being_written(values):
     text = ",".join(f"{v.numerator}/{v.denominator}" for v in values)
     assert options.parse_evs(text) == tuple(float(v) for v in values)
 
 
+@hypothesis_settings(max_examples=25)
 @given(st.lists(st.fractions(Fraction(1, 9999), 3600), min_size=1, max_size=9))
 def test_seconds_survive_being_written(values):
     text = ", ".join(f"{v.numerator}/{v.denominator}s" for v in values)
     assert options.parse_times(text) == tuple(float(v) for v in values)
 
 
+@hypothesis_settings(max_examples=40)
 @given(st.text(max_size=20))
 def test_any_text_is_a_value_or_a_usage_error(text):
     for parse in (
@@ -357,6 +361,28 @@ def test_backends_are_listed(hdrcli):
     assert [b["name"] for b in json.loads(hdrcli("backends", "--json").out)] == list(BACKENDS)
 
 
+def test_what_was_measured_of_backends_is_shown(hdrcli, monkeypatch):
+    from hdrcli.backends import measured
+
+    one = measured.Measured({"3 frames": (38.2, 30.1)}, 7.5, 1.25, 12.0)
+    monkeypatch.setattr(measured, "measurements", lambda: {"average": one})
+    said = hdrcli("backends")
+    line = next(line for line in said.out.splitlines() if line.startswith("average"))
+    assert re.search(r"MIT +38\.2 / 30\.1 +7\.5 +1\.[23] ", line)
+    assert json.loads(hdrcli("backends", "--json").out)[0]["measured"]["memory_gb"] == 1.25
+
+
+def test_what_is_shipped_of_measurements_can_be_read():
+    from hdrcli.backends import BACKENDS
+    from hdrcli.backends.measured import measurements
+
+    known = measurements()
+    assert set(known) <= set(BACKENDS)
+    for name, one in known.items():
+        assert bool(one.scores) == (BACKENDS[name].produces == "radiance"), name
+        assert all(10 < mu < 100 and 10 < linear < 100 for mu, linear in one.scores.values()), name
+
+
 def test_doctor_says_versions_and_devices(hdrcli):
     said = json.loads(hdrcli("doctor", "--json").out)
     assert said["hdrcli"] == __version__
@@ -384,13 +410,14 @@ def test_version_and_help(hdrcli):
     assert hdrcli("merg").code == 2
 
 
-@pytest.mark.parametrize("words", [["--help"], ["merge", "--help"], ["--version"], ["merg"]])
-def test_help_imports_nothing_heavy(words):
+def test_help_imports_nothing_heavy():
+    commands = [["--help"], ["merge", "--help"], ["--version"], ["merg"]]
     code = (
         "import sys\nfrom hdrcli.cli import main\n"
-        f"try: main({words!r})\nexcept SystemExit: pass\n"
-        f"heavy = {HEAVY} & set(sys.modules)\n"
-        "assert not heavy, heavy"
+        f"for words in {commands!r}:\n"
+        "    try: main(words)\n    except SystemExit: pass\n"
+        f"    heavy = {HEAVY} & set(sys.modules)\n"
+        "    assert not heavy, (words, heavy)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
@@ -411,15 +438,19 @@ def test_help_is_quick():
     assert _cpu_seconds("-m", "hdrcli", "--help") < 4 * _cpu_seconds("-c", "import typer")
 
 
-def test_commands_and_options_complete_in_the_shell():
-    done = shell(_HDRCLI_COMPLETE="complete_bash", COMP_WORDS="hdrcli ba", COMP_CWORD="1")
-    assert done.stdout.decode().split() == [n for n in COMMANDS if n.startswith("ba")]
-    done = shell(_HDRCLI_COMPLETE="complete_bash", COMP_WORDS="hdrcli merge --deg", COMP_CWORD="2")
-    assert done.stdout.decode().split() == ["--deghost"]
-    done = shell(
-        _HDRCLI_COMPLETE="complete_bash", COMP_WORDS="hdrcli merge --tmo drag", COMP_CWORD="3"
-    )
-    assert done.stdout.decode().split() == ["drago"]
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("hdrcli ba", [name for name in COMMANDS if name.startswith("ba")]),
+        ("hdrcli merge --deg", ["--deghost"]),
+        ("hdrcli merge --tmo drag", ["drago"]),
+    ],
+)
+def test_commands_and_options_complete_in_the_shell(hdrcli, monkeypatch, words, found):
+    asked = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    for name, value in {"_HDRCLI_COMPLETE": "complete_bash", **asked}.items():
+        monkeypatch.setenv(name, value)
+    assert hdrcli().out.split() == found
 
 
 def test_a_reader_that_goes_away_is_no_error():
