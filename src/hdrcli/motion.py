@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from hdrcli import strips
 from hdrcli.frames import Bracket, Frame
+from hdrcli.stakes import Stakes, ends_of
 
 Floats = NDArray[np.float32]
 
@@ -92,18 +93,13 @@ class Motion:
     disagreement: tuple[Floats | None, ...] = ()
     scale: tuple[float, float] = (1.0, 1.0)
     views: tuple["View", ...] = ()  # what was compared, after flow; kept only where asked for
+    moved: float = 0.0  # fraction of the picture where it matters what is believed: stakes.py
 
     @classmethod
     def none(cls, frames: int, noise: Noise | None = None) -> "Motion":
         """No flow, and full belief in everything."""
         nothing = (None,) * frames
         return cls(nothing, nothing, (noise or Noise(),) * frames, nothing)
-
-    @property
-    def moved(self) -> float:
-        """Fraction of the picture where some frame is believed less than half."""
-        maps = [c for c in self.confidence if c is not None]
-        return float(np.mean(np.min(maps, axis=0) < 0.5)) if maps else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,10 +181,13 @@ def analyse(
     model = noise or measured_noise(reference)
     guide = Guide.of(reference, model)
     views = [reference] * count
+    stakes = Stakes(size, (model.shot, model.read))
+    stakes.add(reference, reference, None, ends_of(bracket.ref), shortest=bracket.reference == 0)
     for i in outward(count, bracket.reference):
         view = look(bracket.frames[i], float(bracket.ratios[i]), size)
         found[i], moved = compare(guide, view, setting, model)
         views[i] = moved
+        stakes.add(view, moved, found[i].belief, ends_of(bracket.frames[i]), shortest=i == 0)
         guide = guide.extended(moved, moved.radiance, found[i].belief, model)
     return Motion(
         flows=tuple(one.flow for one in found),
@@ -197,6 +196,7 @@ def analyse(
         disagreement=tuple(one.judged for one in found),
         scale=scale,
         views=tuple(views) if keep_views else (),
+        moved=float(stakes.moved().mean()),
     )
 
 
