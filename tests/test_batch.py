@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hdrcli.batch import executors, memory, plan, run, session
@@ -46,6 +47,9 @@ class Here:
 
     def submit(self, job):
         return self.pool.submit(run_job, job, threads=1)
+
+    def again(self, job, outcome):
+        return False
 
     def restart(self):
         pass
@@ -146,9 +150,9 @@ def test_several_kinds_and_one_scale_for_all(card, tmp_path):
 
 
 def test_files_do_not_depend_on_how_the_batch_was_called(card, tmp_path, monkeypatch):
-    merge_all(card, tmp_path / "a")
+    merge_all(card / "day1", tmp_path / "a")
     monkeypatch.setattr(sys, "argv", ["dask", "worker", "tcp://somewhere"])
-    merge_all(card, tmp_path / "b")
+    merge_all(card / "day1", tmp_path / "b")
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
 
 
@@ -184,9 +188,9 @@ def test_a_changed_photograph_is_noticed_and_nothing_is_replaced_unasked(card, t
 
 
 def test_other_options_are_noticed(card, tmp_path):
-    merge_all(card, tmp_path / "out")
+    merge_all(card / "day1", tmp_path / "out")
     with pytest.raises(InputError, match="other options"):
-        merge_all(card, tmp_path / "out", options=MergeOptions(align="none"))
+        merge_all(card / "day1", tmp_path / "out", options=MergeOptions(align="none"))
 
 
 def test_a_file_that_no_batch_made_is_never_replaced(card, tmp_path):
@@ -199,9 +203,9 @@ def test_a_file_that_no_batch_made_is_never_replaced(card, tmp_path):
 
 
 def test_without_resume_everything_there_is_in_the_way(card, tmp_path):
-    merge_all(card, tmp_path / "out")
+    merge_all(card / "day1", tmp_path / "out")
     with pytest.raises(InputError, match="exists"):
-        merge_all(card, tmp_path / "out", resume=False)
+        merge_all(card / "day1", tmp_path / "out", resume=False)
 
 
 def test_a_missing_output_is_made_again(card, tmp_path):
@@ -349,8 +353,49 @@ def test_memory_decides_how_many_run_at_once():
 
 
 def test_no_worker_fits_into_no_memory():
-    with pytest.raises(ResourceError, match="320 MB"):
+    with pytest.raises(ResourceError, match="400 MB"):
         executors.processes_for(2, 1 << 20, [a_job()])
+
+
+def test_a_worker_less_rather_than_a_set_that_does_not_fit():
+    job = a_job(pixels=8_000_000)
+    place = executors.processes_for(2, memory.need(job) + memory.idle(job) // 2, [job, job])
+    assert place.jobs == 1
+    assert place.refused(job) is None
+
+
+def test_a_set_that_needs_more_than_was_thought_runs_again_alone():
+    job, other = a_job("a"), a_job("b")
+    place = executors.Processes(2, 4 * memory.need(job))
+    lack = {"status": "failed", "error": {"of_memory": True}}
+    assert place.room([other], job)
+    assert place.again(job, lack)
+    assert not place.room([other], job)
+    assert not place.room([job], other)
+    assert not place.again(job, lack)
+    assert not place.again(other, {"status": "failed", "error": {"message": "torn"}})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits memory")
+def test_more_memory_than_allowed_is_no_memory():
+    with memory.limited(4 << 30), pytest.raises(MemoryError) as caught:
+        np.empty(1 << 30)  # 8 GB
+    assert memory.is_lack(caught.value)
+    with memory.limited(4 << 30):
+        np.empty(1 << 20)
+    assert not memory.is_lack(ValueError("torn"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits memory")
+def test_a_set_without_enough_memory_fails_with_a_cure(card, tmp_path):
+    out = tmp_path / "out"
+    job = run.todo_of(session.find_plan(request(card, out)), out).jobs[0]
+    run.begin(out, [job])
+    outcome = run_job(job, threads=1, max_memory=1 << 20)
+    assert outcome["status"] == "failed"
+    assert outcome["error"]["of_memory"]
+    assert "--max-memory" in outcome["error"]["hint"]
+    assert not list(out.rglob("*.part*"))
 
 
 @pytest.mark.parametrize(

@@ -264,7 +264,16 @@ def test_bf16_is_near_fp32(name):
 # ---- turning ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "psfnet",
+        "hdrgan",
+        pytest.param("adnet", marks=pytest.mark.slow),
+        pytest.param("apntfusion", marks=pytest.mark.slow),
+        pytest.param("deephdrvideo", marks=pytest.mark.slow),
+    ],
+)
 def test_the_ensemble_turns_with_the_picture(name):
     """Mirrored input, mirrored output: true of the average over the mirrors, not of one."""
     scene = 2 * texture(48, 48)

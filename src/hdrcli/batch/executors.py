@@ -7,9 +7,12 @@ happens when a worker dies, and where the memory is.
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.context import BaseContext
 from typing import Any, Protocol
 
 from hdrcli.batch import memory
@@ -19,6 +22,11 @@ from hdrcli.errors import ResourceError, SetupError
 from hdrcli.strips import default_threads
 
 Outcome = dict[str, Any]
+
+# what every merge imports: loaded once, in the process that the workers are copies of
+LOADED = ("hdrcli.batch.work", "hdrcli.batch.pictures", "cv2", "OpenEXR", "exifread", "PIL.Image")
+LOADED_BY_NETWORKS = ("torch", "hdrcli.backends.neural", "hdrcli.backends.flowmerge")
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Place(Protocol):
@@ -33,6 +41,9 @@ class Place(Protocol):
     def submit(self, job: Job) -> "Future[Outcome]":
         """Start one."""
 
+    def again(self, job: Job, outcome: Outcome) -> bool:
+        """Whether a set failed for want of memory, and may have more of it when it is alone."""
+
     def restart(self) -> None:
         """Make workers anew after one died."""
 
@@ -41,7 +52,12 @@ class Place(Protocol):
 
 
 class Processes:
-    """Worker processes on this machine, as many as the memory takes."""
+    """Worker processes on this machine, as many as the memory takes.
+
+    ``max_memory`` bounds all of them together: sets start beside each other as far as their
+    estimates fit, a worker can allocate no more than its set's share, and a set that needs more
+    than was estimated runs again with all there is.
+    """
 
     def __init__(self, jobs: int, max_memory: int, *, pictures: bool = True) -> None:
         self.jobs = jobs
@@ -49,6 +65,7 @@ class Processes:
         self.pictures = pictures
         self.threads = max(1, default_threads() // jobs)
         self.pool: Executor | None = None
+        self.greedy: set[str] = set()  # sets that needed more than their estimate
 
     def room(self, running: Sequence[Job], job: Job) -> bool:
         """By number, and by what all of them need; idle workers keep their base."""
@@ -56,14 +73,21 @@ class Processes:
             return True
         if len(running) >= self.jobs:
             return False
-        idle = (self.jobs - len(running) - 1) * memory.base(job)
-        used = sum(memory.need(other) for other in running)
-        return used + memory.need(job) + idle <= self.max_memory
+        idle = (self.jobs - len(running) - 1) * memory.idle(job)
+        return sum(map(self._share, running)) + self._share(job) + idle <= self.max_memory
+
+    def _share(self, job: Job) -> int:
+        """Bytes that a set's worker may take."""
+        return self._all(job) if job.target in self.greedy else memory.need(job)
+
+    def _all(self, job: Job) -> int:
+        """Bytes that a set may have when it runs alone."""
+        return self.max_memory - (self.jobs - 1) * memory.idle(job)
 
     def refused(self, job: Job) -> str | None:
         """Where a set needs more than all there may be."""
         wanted = memory.need(job)
-        if wanted <= self.max_memory:
+        if wanted <= self._all(job):
             return None
         return (
             f"merging these {len(job.paths)} photographs takes about {wanted / 2**30:.1f} GB; "
@@ -74,12 +98,22 @@ class Processes:
         """Start one, and the workers with the first."""
         if self.pool is None:
             self.pool = ProcessPoolExecutor(
-                self.jobs,
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=_begin,
-                initargs=(self.threads,),
+                self.jobs, _context(job, self.threads), _begin, (self.threads,)
             )
-        return self.pool.submit(run_job, job, threads=self.threads, pictures=self.pictures)
+        return self.pool.submit(
+            run_job,
+            job,
+            threads=self.threads,
+            pictures=self.pictures,
+            max_memory=self._share(job),
+        )
+
+    def again(self, job: Job, outcome: Outcome) -> bool:
+        """Once, where the estimate was less than all there is."""
+        if not outcome.get("error", {}).get("of_memory") or job.target in self.greedy:
+            return False
+        self.greedy.add(job.target)
+        return memory.need(job) < self._all(job)
 
     def restart(self) -> None:
         """Forget the broken pool; the next set starts another."""
@@ -95,11 +129,43 @@ class Processes:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _context(job: Job, threads: int) -> BaseContext:
+    """How workers come to be: as copies of one process that has imported everything, on Linux.
+
+    Elsewhere each starts from nothing: macOS' libraries do not live through a fork.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods() or sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    from multiprocessing.forkserver import ensure_running
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        [*LOADED, *(LOADED_BY_NETWORKS if memory.is_neural(job) else ())]
+    )
+    with _threads_in_environment(threads):
+        ensure_running()
+    return context
+
+
+@contextmanager
+def _threads_in_environment(threads: int) -> Iterator[None]:
+    """Libraries read the number of their threads from here while they are loaded."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, str(threads)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value
+
+
 def _begin(threads: int) -> None:
     """What every worker does first: leave Ctrl-C to the parent, and end when the parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(threads)
+    os.environ.update(dict.fromkeys(THREADS, str(threads)))
     threading.Thread(target=_end_with_parent, name="orphan", daemon=True).start()
 
 
@@ -118,16 +184,18 @@ def processes_for(
 
     Raises ResourceError where not even one worker fits.
     """
-    base = max((memory.base(job) for job in work), default=memory.BASE)
-    fit = max_memory // base
+    idle = max((memory.idle(job) for job in work), default=memory.IDLE)
+    fit = max_memory // idle
     if fit < 1:
         raise ResourceError(
-            f"a worker takes about {base >> 20} MB, and {max_memory >> 20} MB may be used",
+            f"a worker takes about {idle >> 20} MB, and {max_memory >> 20} MB may be used",
             hint="raise --max-memory",
         )
     biggest = sorted((memory.need(job) for job in work), reverse=True)
-    usual = biggest[len(biggest) // 4] if biggest else base
+    usual = biggest[len(biggest) // 4] if biggest else idle
     wanted = jobs or min(_cores(work), max(1, max_memory // usual))
+    # idle workers take what the widest set needs for itself
+    fit = min(fit, 1 + (max_memory - (biggest[0] if biggest else idle)) // idle)
     return Processes(max(1, min(wanted, fit, len(work) or 1)), max_memory, pictures=pictures)
 
 
@@ -162,6 +230,10 @@ class Cluster:
     def submit(self, job: Job) -> "Future[Outcome]":
         """Send one out; ``threads`` are those of the worker."""
         return self.pool.submit(run_job, job, pictures=self.pictures)
+
+    def again(self, job: Job, outcome: Outcome) -> bool:
+        """Their memory is not shared out here."""
+        return False
 
     def restart(self) -> None:
         """The scheduler does that."""

@@ -145,8 +145,8 @@ def _unwrapped(named: Sequence[Shot]) -> list[Shot]:
 
 
 def _backward(stream: Sequence[Shot]) -> list[Shot]:
-    """Photographs before which the clock ran backward."""
-    return [b for a, b in pairwise(stream) if (b.start or 0.0) < (a.start or 0.0) - 1]
+    """Photographs before which the clock ran backward, beyond what whole seconds hide."""
+    return [b for a, b in pairwise(stream) if (b.start or 0.0) < (a.start or 0.0) - _coarse(a, b)]
 
 
 # ---- evidence --------------------------------------------------------------------------------

@@ -2,31 +2,102 @@
 
 import os
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from hdrcli.backends import BACKENDS, choice
 from hdrcli.batch.plan import Job
 from hdrcli.errors import InputError
 
-BASE = 320 << 20  # bytes of a worker before the first picture
-NEURAL_BASE = 900 << 20  # with PyTorch loaded
-PER_FRAME, PER_PICTURE = 13, 16  # bytes per pixel, measured on 8 and 24 megapixels
+IDLE, NEURAL_IDLE = 160 << 20, 400 << 20  # bytes of a worker without and with PyTorch
+# Bytes: of a worker, and of each pixel of one photograph, by itself and once per photograph.
+# Measured on 3 x 24, 8 x 8 and 12 x 2 megapixels.
+CLASSICAL = 240 << 20, 16, 13
+MOVING = 600 << 20, 16, 26  # the correction of FlowMerge, which auto takes where something moved
+NETWORK = 900 << 20, 40, 13  # in tiles that fit
+LEAST = 64 << 20  # bytes to begin a merge with
 FULL_SIZE = 24_000_000  # pixels, taken where a header does not tell
-SHARE = 0.8  # of what is free may be used
+LACK = re.compile(
+    r"allocate (memory|\d)|insufficient memory|bad_alloc|(no|out of) memory|failed to map"
+    r"|can't start new thread",
+    re.IGNORECASE,
+)
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 def need(job: Job) -> int:
     """Bytes that merging a set takes at its widest, its worker included."""
-    pixels = job.pixels or FULL_SIZE
-    return base(job) + pixels * (PER_PICTURE + PER_FRAME * len(job.paths))
+    worker, picture, frame = _costs(job.options.backend)
+    return worker + (job.pixels or FULL_SIZE) * (picture + frame * len(job.paths))
 
 
-def base(job: Job) -> int:
-    """Bytes of an idle worker."""
-    from hdrcli.backends import BACKENDS
+def _costs(backend: str) -> tuple[int, int, int]:
+    if backend in choice.WANT_VIEWS:
+        return MOVING
+    return NETWORK if _is_network(backend) else CLASSICAL
 
-    spec = BACKENDS.get(job.options.backend)
-    return NEURAL_BASE if spec is not None and spec.kind == "neural" else BASE
+
+def idle(job: Job) -> int:
+    """Bytes of a worker that has merged such a set and waits."""
+    return NEURAL_IDLE if job.options.backend == "auto" or is_neural(job) else IDLE
+
+
+def is_neural(job: Job) -> bool:
+    """Whether merging a set certainly needs PyTorch; ``auto`` finds out by what moved."""
+    return _is_network(job.options.backend)
+
+
+def _is_network(backend: str) -> bool:
+    spec = BACKENDS.get(backend)
+    return spec is not None and spec.kind == "neural"
+
+
+@contextmanager
+def limited(size: int | None) -> Iterator[None]:
+    """Let this process allocate no more than ``size`` bytes; more is a MemoryError.
+
+    On Linux, where the kernel counts private memory that can be written (RLIMIT_DATA); elsewhere
+    nothing is limited. Raises MemoryError at once where too little is left to begin with: a
+    thread that finds no memory for its first object is waited for without end.
+    """
+    if size is None or sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    if size - _status("VmData") < LEAST:
+        raise MemoryError(f"{size >> 20} MB")
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = size if hard == resource.RLIM_INFINITY else min(size, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _status(name: str) -> int:
+    """A line of /proc/self/status, in bytes."""
+    match = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(match[1]) << 10 if match else 0
+
+
+def is_lack(err: BaseException) -> bool:
+    """Whether an error says that there was no memory, in the words of whatever library."""
+    seen: BaseException | None = err
+    while seen is not None:
+        if isinstance(seen, MemoryError) or LACK.search(str(seen)):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def forget_peak() -> None:
+    """Let the peak of this process be counted from now on, where the kernel can."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def available() -> int:

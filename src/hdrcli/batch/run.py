@@ -200,7 +200,10 @@ class Runner:
             except (OSError, RuntimeError) as err:  # Dask's KilledWorker and lost connections
                 self.heard(lost(job, f"its worker was lost ({err})", "try it again"))
             else:
-                self.heard(stamped(outcome))
+                if self.place.again(job, outcome):
+                    waiting.append(job)
+                else:
+                    self.heard(stamped(outcome))
         if broken:
             self._again([*broken, *running.values()], waiting)
             running.clear()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hdrcli import __version__
+from hdrcli.batch import memory
 from hdrcli.batch.plan import Job
 from hdrcli.batch.stamp import IDLE
 from hdrcli.errors import HdrcliError, SetupError
@@ -23,16 +24,24 @@ from hdrcli.provenance import command_line
 _ONE = threading.Lock()  # threads of one process share OpenCV's settings and the memory
 
 
-def run_job(job: Job, *, threads: int | None = None, pictures: bool = True) -> dict[str, Any]:
-    """Merge a set and write its files. Whatever goes wrong becomes part of the outcome."""
+def run_job(
+    job: Job, *, threads: int | None = None, pictures: bool = True, max_memory: int | None = None
+) -> dict[str, Any]:
+    """Merge a set and write its files. Whatever goes wrong becomes part of the outcome.
+
+    ``max_memory``: bytes that this process may have. ``peak_mb`` is what it took.
+    """
     start = time.perf_counter()
     outcome = _about(job)
     said: list[str] = []
     with _ONE, heard(said):
+        memory.forget_peak()
         try:
-            outcome |= _merged(job, threads, pictures=pictures)
+            with memory.limited(max_memory):
+                outcome |= _merged(job, threads, pictures=pictures)
         except Exception as err:  # noqa: BLE001  one bad set never stops the rest
-            outcome |= {"status": "failed", "error": _error(err)}
+            said_of = _no_memory(job, max_memory) if memory.is_lack(err) else _error(err)
+            outcome |= {"status": "failed", "error": said_of}
     known = outcome.get("warnings", [])
     outcome["warnings"] = list(dict.fromkeys([*known, *said]))
     outcome["seconds_total"] = round(time.perf_counter() - start, 3)
@@ -94,6 +103,18 @@ def _error(err: Exception) -> dict[str, Any]:
     return said | {"traceback": traceback.format_exc()}
 
 
+def _no_memory(job: Job, most: int | None) -> dict[str, Any]:
+    """``of_memory`` tells whoever started this that more memory might do."""
+    had = "all there is" if most is None else f"{most / 2**30:.1f} GB"
+    return {
+        "type": "ResourceError",
+        "message": f"merging these {len(job.paths)} photographs takes more memory than {had}",
+        "hint": "raise --max-memory, or --jobs 1, or a smaller --tile for networks",
+        "exit_code": 4,
+        "of_memory": True,
+    }
+
+
 @contextmanager
 def heard(said: list[str]) -> Iterator[None]:
     """Keep what the library warns of, for the outcome, instead of showing it."""
@@ -116,7 +137,7 @@ def heard(said: list[str]) -> Iterator[None]:
 
 
 def peak_mb() -> float | None:
-    """The most memory this process ever had, in MB; None where the system does not tell."""
+    """The most memory this process had since ``memory.forget_peak``, in MB; None if untold."""
     status = Path("/proc/self/status")
     if status.is_file():  # a child's rusage starts with its parent's peak
         match = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
