@@ -114,3 +114,23 @@ def test_the_order_of_the_files_changes_nothing():
     np.testing.assert_array_equal(
         backend.merge(bracket, found).pixels, backend.merge(again, repeated).pixels
     )
+
+
+def test_tiles_change_nothing():
+    torch.manual_seed(3)
+    net = FlowMerge(**SMALL).eval()
+    with torch.no_grad():
+        for layer in (net.logit, net.flow, net.level):
+            layer.weight.normal_(0, 0.05)
+    bracket = moving()
+    wide = bracket.with_frames(
+        replace(frame, codes=np.tile(frame.codes, (2, 2, 1))) for frame in bracket.frames
+    )
+    found = motion.analyse(wide, keep_views=True)
+    whole, level = correct(net, wide, found, core=4096)
+    parts, pieces = correct(net, wide, found, core=96)
+    assert level.any()
+    np.testing.assert_allclose(pieces, level, atol=1e-3)
+    for i in (0, 2):
+        np.testing.assert_allclose(parts.confidence[i], whole.confidence[i], atol=1e-3)
+        np.testing.assert_allclose(parts.flows[i], whole.flows[i], atol=1e-3)

@@ -3,11 +3,13 @@
 The network sees the reduced picture that motion was estimated on, corrects belief and flow and
 guesses light that clips in the reference; the strips then merge at full size exactly as
 ``average`` does. So a frame in which nothing moved is merged as ``average`` merges it, and the
-cost of the network does not grow with the picture.
+cost of the network does not grow with the picture. It works tile by tile, so that its memory does
+not grow with the frames.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +28,12 @@ if TYPE_CHECKING:
 BLACK = 1e-4  # light below which nothing is known, whatever a recovered curve says
 Arrays = dict[str, NDArray[Any]]
 Floats = NDArray[np.float32]
+Window = tuple[slice, slice]
+CORE = 512  # px, side of the tiles: what one takes stays near the processor, and little in memory
+PAIR_HALO, FILL_HALO = (
+    64,
+    64,
+)  # px of the reduced picture that matter to the networks around a pixel
 
 
 class FlowMergeBackend:
@@ -58,33 +66,124 @@ def loaded(settings: Settings) -> "tuple[FlowMerge, torch.device]":
 
 
 def correct(
-    net: "FlowMerge", bracket: Bracket, motion: Motion, device: "torch.device | str" = "cpu"
+    net: "FlowMerge",
+    bracket: Bracket,
+    motion: Motion,
+    device: "torch.device | str" = "cpu",
+    core: int = CORE,
 ) -> tuple[Motion, Floats]:
-    """Corrected motion, and the guess of clipped light, (h, w, 3), on the reduced picture."""
+    """Corrected motion, and the guess of clipped light, (h, w, 3), on the reduced picture.
+
+    Tile by tile, with as much of the surroundings as the network can see: tiles change nothing
+    but the memory, and what stays in the caches. ``core`` is their side, a multiple of 32.
+    """
     import torch
 
     arrays = padded(evidence_arrays(bracket, motion), net.multiple_of)
     height, width = motion.views[0].clipped.shape
-    with torch.inference_mode():
-        evidence = evidence_of([arrays], device)
-        correction = net.correct(evidence)
-        confidence, radiance, belief, moved = net.judge(evidence, correction)
-        guess = net.guess(radiance, belief, moved)
-    beliefs = confidence[0, :, 0, :height, :width].float().cpu().numpy()
-    shifts = correction.flow[0, :, :, :height, :width].permute(0, 2, 3, 1).float().cpu().numpy()
-    level = guess[0, :, :height, :width].permute(1, 2, 0).float().cpu().numpy()
     touched = [c is not None for c in motion.confidence]
+    with torch.inference_mode():
+        judged = judge(net, arrays, device, core)
+        level = guess(net, arrays, judged, device, core)
+    shifts = judged.shift[:, :height, :width]
     return (
         replace(
             motion,
-            confidence=tuple(b if t else None for b, t in zip(beliefs, touched, strict=True)),
+            confidence=tuple(
+                judged.confidence[i, :height, :width] if t else None for i, t in enumerate(touched)
+            ),
             flows=tuple(
                 compose(shift, flow) if t else flow
                 for shift, flow, t in zip(shifts, motion.flows, touched, strict=True)
             ),
         ),
-        np.ascontiguousarray(level),
+        level[:height, :width],
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What PairNet makes of the evidence, on the padded picture."""
+
+    confidence: Floats  # (n, h, w)
+    shift: Floats  # (n, h, w, 2), pixels
+    radiance: Floats  # (3, h, w)
+    shortest: Floats  # (3, h, w), light of the shortest frame after the shift
+    belief: Floats  # (1, h, w), in light that clips in the reference
+
+
+def tiles(size: tuple[int, int], core: int, halo: int) -> Iterator[tuple[Window, Window, Window]]:
+    """Tiles of a picture: what is looked at, what of that is kept, and where that belongs."""
+    for y, x in product(range(0, size[0], core), range(0, size[1], core)):
+        top, left = max(0, y - halo), max(0, x - halo)
+        bottom, right = min(size[0], y + core), min(size[1], x + core)
+        seen = np.s_[top : min(size[0], bottom + halo), left : min(size[1], right + halo)]
+        yield seen, np.s_[y - top : bottom - top, x - left : right - left], np.s_[y:bottom, x:right]
+
+
+def cut(arrays: Arrays, window: Window) -> Arrays:
+    """A part of the maps; what is no map stays whole."""
+    return {name: a[(..., *window)] if a.ndim > 2 else a for name, a in arrays.items()}
+
+
+def judge(net: "FlowMerge", arrays: Arrays, device: "torch.device | str", core: int) -> Judged:
+    """The corrections of belief and flow, and the merge they make, tile by tile."""
+    count, size = len(arrays["clipped"]), arrays["clipped"].shape[-2:]
+    found = Judged(
+        np.empty((count, *size), np.float32),
+        np.empty((count, *size, 2), np.float32),
+        np.empty((3, *size), np.float32),
+        np.empty((3, *size), np.float32),
+        np.empty((1, *size), np.float32),
+    )
+    for seen, kept, at in tiles(size, core, PAIR_HALO):
+        evidence = evidence_of([cut(arrays, seen)], device)
+        correction = net.correct(evidence)
+        confidence, radiance, belief, moved = net.judge(evidence, correction)
+        for whole, part in (
+            (found.confidence, confidence[0, :, 0]),
+            (found.shift.transpose(3, 0, 1, 2), correction.flow[0].transpose(0, 1)),
+            (found.radiance, radiance[0]),
+            (found.shortest, moved.light[0, 0]),
+            (found.belief, belief[0]),
+        ):
+            whole[(..., *at)] = part[(..., *kept)].float().cpu().numpy()
+    return found
+
+
+def guess(
+    net: "FlowMerge", arrays: Arrays, judged: Judged, device: "torch.device | str", core: int
+) -> Floats:
+    """The correction of clipped light, (h, w, 3); zero in tiles where the reference never clips."""
+    import torch
+
+    from hdrcli.nets.flowmerge import Highlights
+
+    reference, size = int(arrays["reference"]), judged.belief.shape[-2:]
+    level = np.zeros((*size, 3), np.float32)
+    clipped = arrays["clipped"][reference]
+
+    def tensor(maps: NDArray[Any], window: Window) -> "torch.Tensor":
+        part = np.ascontiguousarray(maps[(..., *window)], np.float32)
+        return torch.from_numpy(part).to(device)[None]
+
+    for seen, kept, at in tiles(size, core, FILL_HALO):
+        around = tuple(
+            slice(max(0, s.start - 2), s.stop + 2) for s in at
+        )  # bilinear, and resampled
+        if reference == 0 or not clipped[around].any():
+            continue
+        asked = Highlights(
+            reference=tensor(arrays["light"][reference], seen),
+            shortest=tensor(judged.shortest, seen),
+            radiance=tensor(judged.radiance, seen),
+            clipped=tensor(clipped[None], seen),
+            belief=tensor(judged.belief, seen),
+            ratio=torch.from_numpy(arrays["ratio"][:1]).to(device),
+        )
+        said = net.level_of(asked)[0][(..., *kept)]
+        level[at] = said.permute(1, 2, 0).float().cpu().numpy()
+    return level
 
 
 def evidence_arrays(bracket: Bracket, motion: Motion) -> Arrays:

@@ -70,6 +70,24 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class Highlights:
+    """What FillNet is asked about: maps (B, C, H, W) of the reference's moment.
+
+    ``reference`` and ``shortest`` (C = 3): light of these frames, their own white at 1.0.
+    ``radiance`` (C = 3): the merge so far. ``clipped`` and ``belief`` (C = 1): where the reference
+    clips, and how far a darker frame is believed. ``ratio`` (B,): exposure of the shortest frame
+    over the reference's.
+    """
+
+    reference: Tensor
+    shortest: Tensor
+    radiance: Tensor
+    clipped: Tensor
+    belief: Tensor
+    ratio: Tensor
+
+
+@dataclass(frozen=True)
 class Correction:
     """What PairNet says: ``logit`` (B, N, 1, H, W), ``flow`` (B, N, 2, H, W) in pixels, x, y."""
 
@@ -180,7 +198,20 @@ class FlowMerge(nn.Module):
 
     def guess(self, radiance: Tensor, belief: Tensor, evidence: Evidence) -> Tensor:
         """Correction of the logarithm of clipped light, (B, 3, H, W), in e-folds."""
-        features = self.fill(fill_features(radiance, belief, evidence))
+        return self.level_of(
+            Highlights(
+                reference=evidence.of_reference(evidence.light),
+                shortest=evidence.light[:, 0],
+                radiance=radiance,
+                clipped=evidence.of_reference(evidence.clipped),
+                belief=belief,
+                ratio=evidence.ratio[:, 0],
+            )
+        )
+
+    def level_of(self, asked: Highlights) -> Tensor:
+        """The same, of what FillNet is asked about."""
+        features = self.fill(fill_features(asked))
         return DEPTH * torch.tanh(F.pixel_shuffle(self.level(features[0]), 2))
 
 
@@ -265,18 +296,17 @@ def pair_features(e: Evidence, others: Tensor) -> Tensor:
     return torch.cat([*both, *known], dim=2)
 
 
-def fill_features(radiance: Tensor, belief: Tensor, e: Evidence) -> Tensor:
+def fill_features(asked: Highlights) -> Tensor:
     """What FillNet sees, (B, FILL_INPUTS, H, W)."""
-    top = 1 / e.ratio[:, :1, None, None]  # the shortest frame's white
-    shortest = e.light[:, 0]
+    top = 1 / asked.ratio[:, None, None, None]  # the shortest frame's white
     return torch.cat(
         [
-            encode(e.of_reference(e.light)),
-            encode(shortest),
-            mu_law(radiance / top).clamp_max(1),
-            e.of_reference(e.clipped),
-            belief,
-            torch.ones_like(belief) * top.log2() / 8,
+            encode(asked.reference),
+            encode(asked.shortest),
+            mu_law(asked.radiance / top).clamp_max(1),
+            asked.clipped,
+            asked.belief,
+            torch.ones_like(asked.belief) * top.log2() / 8,
         ],
         dim=1,
     )
