@@ -11,10 +11,14 @@ a darker frame says extends the guide where it clipped so far, so that the next 
 something to agree with.
 
 All this happens on a picture of at most ``MAX_PIXELS``; strips.py brings the maps to full size.
+Of a big photograph a quick look at half of that size tells first whether, and where, there is
+anything to compare.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +30,8 @@ from hdrcli.stakes import Stakes, ends_of
 Floats = NDArray[np.float32]
 
 MAX_PIXELS = 1_600_000  # of the pictures that motion is estimated on
+MOST_PIXELS = 5 * MAX_PIXELS  # of all of them, where the photographs are big
+MARGIN = 32  # px of the reduced picture around what a quick look finds
 CLIP = 250 / 255  # JPEG pushes clipped codes a little down: from here on a code is a lower bound
 NOISE_SIGMAS = 3.0  # standard deviations of noise within one tolerance
 QUANTUM = 4 / 12 / 255**2  # variance of eight-bit codes over light, for a gamma near two
@@ -42,8 +48,10 @@ NOISE_BLOCK = 8  # px, side of the blocks that noise is measured in
 NOISE_STEPS = tuple(0.0025 * 2**k for k in range(8))  # light, lower ends of steps of brightness
 QUIETEST = 1.35  # the mean over the tenth quantile of an 8 x 8 block's variance, for white noise
 MOST_SHOT = 3e-3  # of the noise that is believed: ISO 25600
-ZERO, ENDLESS = np.float32(0), np.float32(np.inf)
 GAMMA = 1 / 2.2  # of the pictures that flow is computed on
+Box = tuple[slice, slice]
+EVERYWHERE: Box = np.s_[:, :]
+NOWHERE: Box = np.s_[:0, :0]
 
 
 @dataclass(frozen=True)
@@ -116,16 +124,54 @@ class View:
     @property
     def radiance(self) -> Floats:
         """(h, w, 3), the reference's white at 1.0."""
-        return self.light / np.float32(self.ratio)
+        return self.light if self.ratio == 1 else self.light * np.float32(1 / self.ratio)
 
     def variance(self, noise: Noise) -> Floats:
         """Variance of the radiance, (h, w, 3)."""
         import cv2
 
         smooth = cv2.GaussianBlur(self.light, (0, 0), 1.0)
-        quantum = np.float32(QUANTUM) * np.maximum(smooth, 0.002)
-        variance = np.float32(noise.shot) * smooth + np.float32(noise.read) + quantum
-        return np.asarray(variance / np.float32(self.ratio**2), np.float32)
+        per = 1 / self.ratio**2
+        return sensor_variance(smooth, (noise.shot * per, noise.read * per, QUANTUM * per), 0.002)
+
+    def part(self, box: Box) -> "View":
+        """The view inside a box."""
+        return replace(
+            self,
+            light=self.light[box],
+            clipped=self.clipped[box],
+            dark=self.dark[box],
+            valid=self.valid[box],
+        )
+
+    def with_part(self, part: "View", box: Box) -> "View":
+        """The view with what is inside a box replaced."""
+        return replace(
+            self,
+            light=pasted(self.light, part.light, box),
+            clipped=pasted(self.clipped, part.clipped, box),
+            dark=pasted(self.dark, part.dark, box),
+            valid=pasted(self.valid, part.valid, box),
+        )
+
+    def halved(self) -> "View":
+        """The view on a picture of half the size; an odd last row or column is left out."""
+        import cv2
+
+        height, width = (side // 2 for side in self.clipped.shape)
+        even = np.s_[: 2 * height, : 2 * width]
+
+        def shrunk(plane: NDArray[Any]) -> NDArray[Any]:
+            small = cv2.resize(plane[even], (width, height), interpolation=cv2.INTER_AREA)
+            return np.asarray(small)
+
+        clipped, dark, valid = (
+            shrunk(mark.view(np.uint8) * np.uint8(255))
+            for mark in (self.clipped, self.dark, self.valid)
+        )
+        return replace(
+            self, light=shrunk(self.light), clipped=clipped > 0, dark=dark > 127, valid=valid == 255
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,20 +193,47 @@ class Guide:
         self, view: View, radiance: Floats, belief: Floats | None, noise: Noise
     ) -> "Guide":
         """The guide with a frame's light where it clipped, or was too dark, so far."""
+        import cv2
+
         if view.ratio < 1:
             where = self.clipped & view.valid
-            light = np.maximum(radiance, self.radiance)
             known = replace(self, clipped=self.clipped & (view.clipped | ~view.valid))
         else:
             where = self.dark & view.valid & ~view.dark
             where &= True if belief is None else belief > 0.5
-            light = radiance
             known = replace(self, dark=self.dark & ~where)
+        if not where.any():
+            return known
+        mask = where.view(np.uint8)
+        light = np.maximum(radiance, self.radiance) if view.ratio < 1 else radiance
         return replace(
             known,
-            radiance=np.where(where[..., None], light, self.radiance),
-            variance=np.where(where[..., None], view.variance(noise), self.variance),
+            radiance=np.asarray(cv2.copyTo(light, mask, self.radiance.copy()), np.float32),
+            variance=np.asarray(
+                cv2.copyTo(view.variance(noise), mask, self.variance.copy()), np.float32
+            ),
         )
+
+    def part(self, box: Box) -> "Guide":
+        """The guide inside a box."""
+        return replace(
+            self,
+            radiance=np.ascontiguousarray(self.radiance[box]),
+            variance=np.ascontiguousarray(self.variance[box]),
+            clipped=self.clipped[box],
+            dark=self.dark[box],
+        )
+
+
+def sensor_variance(light: Floats, noise: tuple[float, float, float], least: float) -> Floats:
+    """Shot, read and quantisation noise at some light, the last at ``least`` of it or more."""
+    import cv2
+
+    shot, read, quantum = noise
+    flat = np.ascontiguousarray(light).reshape(len(light), -1)
+    floored = cv2.max(flat, least)
+    variance = cv2.addWeighted(flat, shot, floored, quantum, read, dst=floored)
+    return np.asarray(variance, np.float32).reshape(light.shape)
 
 
 def analyse(
@@ -175,20 +248,26 @@ def analyse(
     count = len(bracket.frames)
     if setting is None:
         return Motion.none(count, noise)
-    size, scale = reduced_size(bracket.size)
-    found = [Compared(None, None, None)] * count
+    size, scale = reduced_size(bracket.size, count)
+    found = [NOTHING] * count
     reference = look(bracket.ref, 1.0, size)
     model = noise or measured_noise(reference)
-    guide = Guide.of(reference, model)
+    known = Known(reference, setting, model, quick=max(scale) <= 0.5 and min(size) >= MARGIN)
     views = [reference] * count
     stakes = Stakes(size, (model.shot, model.read))
-    stakes.add(reference, reference, None, ends_of(bracket.ref), shortest=bracket.reference == 0)
+    shortest = bracket.reference == 0
+    said = [
+        partial(stakes.add, reference, reference, None, ends_of(bracket.ref), shortest=shortest)
+    ]
     for i in outward(count, bracket.reference):
         view = look(bracket.frames[i], float(bracket.ratios[i]), size)
-        found[i], moved = compare(guide, view, setting, model)
-        views[i] = moved
-        stakes.add(view, moved, found[i].belief, ends_of(bracket.frames[i]), shortest=i == 0)
-        guide = guide.extended(moved, moved.radiance, found[i].belief, model)
+        found[i], views[i] = known.compare(view)
+        ends, shortest = ends_of(bracket.frames[i]), i == 0
+        said.append(partial(stakes.add, view, views[i], found[i].belief, ends, shortest=shortest))
+        if any(one is not NOTHING for one in found):  # else it is never asked for
+            for add in said:
+                add()
+            said.clear()
     return Motion(
         flows=tuple(one.flow for one in found),
         confidence=tuple(one.belief for one in found),
@@ -196,7 +275,7 @@ def analyse(
         disagreement=tuple(one.judged for one in found),
         scale=scale,
         views=tuple(views) if keep_views else (),
-        moved=float(stakes.moved().mean()),
+        moved=0.0 if said else float(stakes.moved().mean()),
     )
 
 
@@ -207,6 +286,105 @@ class Compared:
     flow: Floats | None
     belief: Floats | None
     judged: Floats | None
+
+    def spread(self, box: Box, valid: NDArray[np.bool_], strength: Strength) -> "Compared":
+        """What a comparison inside a box says of the whole picture: nothing moved elsewhere."""
+        if valid[box].shape == valid.shape or (self is NOTHING and valid.all()):
+            return self
+        still = np.zeros(valid.shape, np.float32)
+        belief = believe(still, valid, strength) if not valid.all() else 1 - still
+        flow = None if self.flow is None else np.zeros((*valid.shape, 2), np.float32)
+        if self.belief is not None:
+            belief[box] = np.minimum(self.belief, belief[box])
+        if self.judged is not None:
+            still[box] = self.judged
+        if flow is not None:
+            flow[box] = self.flow
+        return Compared(flow, belief, still)
+
+
+NOTHING = Compared(None, None, None)
+
+
+class Known:
+    """What is known of the light so far; each frame is compared with it, and then adds to it.
+
+    With ``quick`` a frame is first compared at half the size, where noise is low and a map costs
+    a quarter. Only where that finds something is the frame compared in full: most photographs
+    from a tripod never need the guide at its full size.
+    """
+
+    def __init__(self, reference: View, strength: Strength, noise: Noise, *, quick: bool) -> None:
+        self.strength, self.noise = strength, noise
+        self.reference = reference
+        self.waiting: list[tuple[View, Floats | None]] = []  # what the guide has not taken in yet
+        self.full: Guide | None = None
+        self.small = Guide.of(reference.halved(), noise) if quick else None
+
+    def compare(self, view: View) -> tuple[Compared, View]:
+        """Flow and belief of one frame, and the frame as the flow brings it to the guide."""
+        if self.small is None:
+            found, moved = self._compared(view, EVERYWHERE)
+        else:
+            small = view.halved()
+            box = self._suspicious(self.small, small)
+            found, moved = (NOTHING, view) if box is None else self._compared(view, box)
+            found = found.spread(box or NOWHERE, moved.valid, self.strength)
+            small = small if moved is view else moved.halved()
+            belief = None if found.belief is None else resized(found.belief, small.clipped.shape)
+            self.small = self.small.extended(small, small.radiance, belief, self.noise)
+        self.waiting.append((moved, found.belief))
+        return found, moved
+
+    def _suspicious(self, guide: Guide, view: View) -> Box | None:
+        """Where a frame disagrees at half the size, as a box of the full size; or None."""
+        allowed = tolerances(guide, view.ratio, self.strength, self.noise)
+        judged = disagreement(guide, photometric(guide, view), allowed)
+        return around(judged >= np.float32(self.strength.start))
+
+    def _compared(self, view: View, box: Box) -> tuple[Compared, View]:
+        guide = self._guide()
+        curve = photometric_curve(guide, view)
+        if box is EVERYWHERE:
+            return compare(guide, view, curve, self.strength, self.noise)
+        found, part = compare(guide.part(box), view.part(box), curve, self.strength, self.noise)
+        moved = view
+        if found.flow is not None:
+            moved = view.with_part(part, box)
+        return found, moved
+
+    def _guide(self) -> Guide:
+        """The guide at full size."""
+        if self.full is None:
+            self.full = Guide.of(self.reference, self.noise)
+        for view, belief in self.waiting:
+            self.full = self.full.extended(view, view.radiance, belief, self.noise)
+        self.waiting.clear()
+        return self.full
+
+
+def pasted(whole: NDArray[Any], part: NDArray[Any], box: Box) -> NDArray[Any]:
+    """A copy of a map with a part of it replaced."""
+    new = whole.copy()
+    new[box] = part
+    return new
+
+
+def resized(plane: Floats, size: tuple[int, ...]) -> Floats:
+    """A map reduced to ``size`` (height, width)."""
+    import cv2
+
+    return np.asarray(cv2.resize(plane, size[::-1], interpolation=cv2.INTER_AREA), np.float32)
+
+
+def around(marked: NDArray[np.bool_]) -> Box | None:
+    """The box at twice the size that holds all that is marked and a margin, or None."""
+    rows, cols = (np.flatnonzero(marked.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return None
+    (top, bottom), (left, right) = ((int(at[0]), int(at[-1]) + 1) for at in (rows, cols))
+    low, high = max(0, 2 * top - MARGIN), max(0, 2 * left - MARGIN)
+    return np.s_[low : 2 * bottom + MARGIN, high : 2 * right + MARGIN]
 
 
 def measured_noise(view: View) -> Noise:
@@ -243,12 +421,29 @@ def outward(count: int, reference: int) -> Iterator[int]:
     yield from range(reference + 1, count)
 
 
-def reduced_size(size: tuple[int, int]) -> tuple[tuple[int, int], tuple[float, float]]:
-    """Height and width of the reduced picture, and its scale along x and y."""
+def reduced_size(
+    size: tuple[int, int], frames: int = 1
+) -> tuple[tuple[int, int], tuple[float, float]]:
+    """Height and width of the reduced picture, and its scale along x and y.
+
+    Big photographs are divided by a whole number, which is quick and exact; more so where there
+    are many of them.
+    """
     height, width = size
     shrink = min(1.0, (MAX_PIXELS / (height * width)) ** 0.5)
-    small = max(1, round(height * shrink)), max(1, round(width * shrink))
-    return small, (small[1] / width, small[0] / height)
+    if shrink <= 0.5:
+        most = min(MAX_PIXELS, MOST_PIXELS // frames)
+        factor = int(np.ceil((height * width / most) ** 0.5))
+        small = max(1, height // factor), max(1, width // factor)
+    else:
+        small = max(1, round(height * shrink)), max(1, round(width * shrink))
+    return small, scale_of(size, small)
+
+
+def scale_of(size: tuple[int, int], small: tuple[int, int]) -> tuple[float, float]:
+    """Reduced over full size along x and y. Whole blocks of pixels are averaged first."""
+    down, across = size[0] // small[0], size[1] // small[1]
+    return small[1] / (size[1] // across * across), small[0] / (size[0] // down * down)
 
 
 def look(frame: Frame, ratio: float, size: tuple[int, int]) -> View:
@@ -264,7 +459,7 @@ def look(frame: Frame, ratio: float, size: tuple[int, int]) -> View:
             frame.valid.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST
         )
     if frame.warp is not None:
-        matrix = reduced_warp(frame.warp, (width / frame.size[1], height / frame.size[0]))
+        matrix = reduced_warp(frame.warp, scale_of(frame.size, size))
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         planes = [
             cv2.warpPerspective(
@@ -322,13 +517,29 @@ def total(picture: Floats) -> Floats:
     return np.asarray(cv2.transform(picture, np.ones((1, 3), np.float32)))
 
 
-def compare(guide: Guide, view: View, strength: Strength, noise: Noise) -> tuple[Compared, View]:
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """How much brighter than the guide a view is, in stops, at some brightnesses in stops."""
+
+    at: NDArray[np.float64]
+    error: NDArray[np.float64]
+
+    def applied(self, view: View) -> View:
+        """The view without that difference."""
+        brightness = np.log2(np.maximum(total(view.light) / np.float32(3 * view.ratio), 1e-6))
+        gain = np.exp2(-np.interp(brightness, self.at, self.error))
+        return replace(view, light=view.light * three(gain))
+
+
+def compare(
+    guide: Guide, view: View, curve: Curve | None, strength: Strength, noise: Noise
+) -> tuple[Compared, View]:
     """Flow and belief of one frame, and the frame as the flow brings it to the guide."""
-    fitted = photometric(guide, view)
+    fitted = view if curve is None else curve.applied(view)
     allowed = tolerances(guide, view.ratio, strength, noise)
     still = disagreement(guide, fitted, allowed)
     if still.max() < strength.start and view.valid.all():
-        return Compared(None, None, None), view
+        return NOTHING, view
     flow = dense_flow(guide, fitted)
     there = warped(fitted, flow)
     helped = disagreement(guide, there, allowed)
@@ -341,34 +552,37 @@ def compare(guide: Guide, view: View, strength: Strength, noise: Noise) -> tuple
 
 
 def photometric(guide: Guide, view: View) -> View:
-    """The view with its brightness fitted to the guide's, for comparing alone.
+    """The view with its brightness fitted to the guide's, for comparing alone."""
+    curve = photometric_curve(guide, view)
+    return view if curve is None else curve.applied(view)
+
+
+def photometric_curve(guide: Guide, view: View) -> Curve | None:
+    """How much brighter than the guide a view is; None where it is not.
 
     Exposures and responses are never known exactly, and an error of a tenth of a stop must not
     pass for motion. The fit is one smooth curve of brightness, from medians, so that what moved
     does not bend it.
     """
-    every = (slice(None, None, 2), slice(None, None, 2))
+    every = np.s_[::2, ::2]
     usable = ~(guide.clipped | guide.dark | view.clipped | view.dark)[every]
     usable &= view.valid[every]
     ours = np.log2(np.maximum(total(guide.radiance[every])[usable] / 3, 1e-6))
     theirs = np.log2(np.maximum(total(view.light[every])[usable] / (3 * view.ratio), 1e-6))
     middle, gap = (ours + theirs) / 2, theirs - ours
-    steps = np.arange(-14.0, 10.0)
-    step = np.digitize(middle, steps)
+    step = np.floor(middle).astype(np.int64)
+    counts = np.bincount(np.clip(step + 20, 0, 40), minlength=41)
     enough = max(FEWEST, len(step) // 50)
-    seen = [k for k in range(1, len(steps)) if np.count_nonzero(step == k) >= enough]
+    seen = [k for k in range(-14, 9) if counts[k + 20] >= enough]
     if not seen:
-        return view
-    at = np.array([np.median(middle[step == k]) for k in seen])
-    error = np.array([agreed(gap[step == k]) for k in seen])
+        return None
+    here = [step == k for k in seen]
+    at = np.array([np.median(middle[one]) for one in here])
+    error = np.array([agreed(gap[one]) for one in here])
     error = np.clip(np.convolve(np.pad(error, 1, "edge"), (0.25, 0.5, 0.25), "valid"), -1, 1)
     beyond = np.clip(np.abs(error) - TOLERATED_EV, 0, MISMATCH_EV)
     error = np.sign(error) * beyond
-    if not error.any():
-        return view
-    brightness = np.log2(np.maximum(total(view.light) / np.float32(3 * view.ratio), 1e-6))
-    gain = np.exp2(-np.interp(brightness, at + error / 2, error))
-    return replace(view, light=view.light * three(gain))
+    return Curve(at + error / 2, error) if error.any() else None
 
 
 def agreed(gaps: NDArray[np.floating]) -> float:
@@ -386,13 +600,18 @@ def tolerances(guide: Guide, ratio: float, strength: Strength, noise: Noise) -> 
     """
     import cv2
 
-    level = np.maximum(cv2.GaussianBlur(guide.radiance, (0, 0), 1.0), 0)
-    own = level * np.float32(noise.shot / ratio) + np.float32(noise.read / ratio**2)
-    own += np.maximum(level * np.float32(ratio), 0.002) * np.float32(QUANTUM / ratio**2)
-    variance = own + guide.variance
-    steady = (np.float32(strength.relative) * level + np.float32(strength.floor)) ** 2
-    steady += np.float32(MISREGISTRATION**2) * gradient_squared(guide.radiance)
-    return [1 / (steady + np.float32(NOISE_SIGMAS**2 * averaged(s)) * variance) for s in SCALES]
+    shape = guide.radiance.shape
+    level = cv2.max(cv2.GaussianBlur(guide.radiance, (0, 0), 1.0).reshape(shape[0], -1), 0.0)
+    per = 1 / ratio**2
+    own = (noise.shot / ratio, noise.read * per, QUANTUM / ratio)
+    variance = sensor_variance(level, own, 0.002 / ratio)
+    variance += guide.variance.reshape(variance.shape)
+    steady = cv2.addWeighted(level, strength.relative, level, 0.0, strength.floor, dst=level)
+    cv2.multiply(steady, steady, dst=steady)
+    edges = gradient_squared(guide.radiance).reshape(steady.shape)
+    cv2.scaleAdd(edges, MISREGISTRATION**2, steady, dst=steady)
+    allowed = (cv2.scaleAdd(variance, NOISE_SIGMAS**2 * averaged(s), steady) for s in SCALES)
+    return [np.asarray(cv2.divide(1.0, a, dst=a), np.float32).reshape(shape) for a in allowed]
 
 
 def averaged(sigma: float) -> float:
@@ -416,21 +635,27 @@ def disagreement(guide: Guide, view: View, allowed: list[Floats]) -> Floats:
 
 def one_sided(guide: Guide, view: View) -> Floats:
     """View minus guide, (h, w, 3), where neither bound explains the difference; else zero."""
+    import cv2
+
     radiance = view.radiance
-    difference = radiance - guide.radiance
+    difference = np.asarray(cv2.subtract(radiance, guide.radiance), np.float32)
+
+    def put(values: Floats, mask: NDArray[np.bool_]) -> None:
+        cv2.copyTo(values, np.ascontiguousarray(mask).view(np.uint8), difference)
+
     if guide.clipped.any():
-        np.minimum(difference, three(np.where(guide.clipped, ZERO, ENDLESS)), out=difference)
+        put(np.minimum(difference, 0), guide.clipped)
     if view.clipped.any():
-        np.maximum(difference, three(np.where(view.clipped, ZERO, -ENDLESS)), out=difference)
+        put(np.maximum(difference, 0), view.clipped)
     if guide.dark.any():
-        difference[guide.dark] = np.maximum(radiance[guide.dark] - np.float32(guide.floor), 0)
+        put(np.maximum(radiance - np.float32(guide.floor), 0), guide.dark)
     if view.dark.any():
         low = np.float32(view.floor / view.ratio)
-        difference[view.dark] = np.minimum(low - guide.radiance[view.dark], 0)
-        difference[view.dark & guide.dark] = 0
+        put(np.minimum(low - guide.radiance, 0), view.dark)
+        put(np.zeros_like(difference), view.dark & guide.dark)
     if not view.valid.all():
-        difference *= three(view.valid)
-    return np.asarray(difference, np.float32)
+        put(np.zeros_like(difference), ~view.valid)
+    return difference
 
 
 def gradient_squared(picture: Floats) -> Floats:
