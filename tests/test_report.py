@@ -159,8 +159,11 @@ def share(seen, colour):
     return float((np.abs(seen - np.array(colour)).max(axis=2) < 25).mean())
 
 
+WIDE, NARROW = (1280, 800), (500, 900)
+
+
 @needs_chromium
-@pytest.mark.parametrize("size", [(1280, 800), (500, 900)])
+@pytest.mark.parametrize("size", [NARROW, pytest.param(WIDE, marks=pytest.mark.slow)])
 def test_the_sheet_shows_every_result(folder, tmp_path, size):
     seen = screenshot(folder / "report.html", "", size, tmp_path / "s.png")
     assert share(seen, (20, 120, 220)) > 0.05  # results
@@ -169,7 +172,7 @@ def test_the_sheet_shows_every_result(folder, tmp_path, size):
 
 
 @needs_chromium
-@pytest.mark.parametrize("size", [(1280, 800), (500, 900)])
+@pytest.mark.parametrize("size", [WIDE, pytest.param(NARROW, marks=pytest.mark.slow)])
 def test_a_set_shows_reference_and_result_side_by_side(folder, tmp_path, size):
     seen = screenshot(folder / "report.html", "#1", size, tmp_path / "s.png")
     assert share(seen, (20, 120, 220)) > 0.04

@@ -14,7 +14,26 @@ The number is the exit code. 2 is Typer's, for a wrong command line; an exceptio
 any other kind is a bug, and keeps its traceback.
 """
 
+import struct
+import zlib
 from typing import ClassVar
+
+# What other people's readers throw at damaged bytes, found by feeding them damaged bytes.
+FOREIGN = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    NameError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
 
 
 class HdrcliError(Exception):

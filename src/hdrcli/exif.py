@@ -17,27 +17,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from hdrcli.errors import FOREIGN
 from hdrcli.frames import Metadata
 
 log = logging.getLogger("hdrcli")
 
 LONGEST = 3600.0  # seconds: a longer exposure time is taken for nonsense
-
-# What the readers throw at damaged metadata, found by feeding them damaged metadata.
-_FOREIGN = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    NameError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
 
 Tags = Mapping[str, str]
 
@@ -118,7 +103,7 @@ def _processed(data: bytes, *, details: bool) -> Mapping[Any, Any]:
         found: Mapping[Any, Any] = exifread.process_file(
             io.BytesIO(data), details=details, extract_thumbnail=False
         )
-    except _FOREIGN:
+    except FOREIGN:
         return {}
     return found
 
@@ -139,7 +124,7 @@ def _pillow_block(data: bytes) -> bytes | None:
     try:
         with Image.open(io.BytesIO(data)) as image:
             block: bytes = image.info.get("exif") or b""
-    except (*_FOREIGN, Image.DecompressionBombError):
+    except (*FOREIGN, Image.DecompressionBombError):
         return None
     return block.removeprefix(b"Exif\0\0")
 

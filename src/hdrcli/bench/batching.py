@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,9 @@ def measure(
 ) -> dict[str, Any]:
     """Seconds of a batch of equal sets: merged back to back here, then by workers.
 
-    ``times_sum`` is over the seconds of the merges back to back, ``peak_mb`` the most that one
-    process took. ``cluster`` adds as many Dask workers on loopback.
+    ``times_sum`` is over the seconds of the merges back to back, ``times_cpu`` the same of
+    processor seconds, the workers' start and the page included, ``peak_mb`` the most that one
+    process took. ``cluster`` adds as many Dask workers on loopback; their start is not counted.
     """
     say = progress or (lambda _stage, _done: None)
     with tempfile.TemporaryDirectory(prefix="hdrcli-bench-") as name:
@@ -53,9 +54,9 @@ def measure(
                 there = executors.Cluster(address)
                 title = f"{count} Dask workers"
                 rows.append(_batch(card, folder / f"d{count}", options, there, title))
-    total = rows[0]["seconds"]
     for row in rows:
-        row["times_sum"] = round(row["seconds"] / total, 3)
+        row["times_sum"] = round(row["seconds"] / rows[0]["seconds"], 3)
+        row["times_cpu"] = round(row["cpu_seconds"] / rows[0]["cpu_seconds"], 3)
     return {"sets": sets, "size": list(size), "cores": os.cpu_count(), "rows": rows}
 
 
@@ -79,23 +80,53 @@ def _back_to_back(card: Path, out: Path, options: MergeOptions) -> dict[str, Any
     jobs = _jobs(card, out, options)
     run.begin(out, jobs)
     merge_files(jobs[0].paths, jobs[0].outputs, jobs[0].options)  # imports are paid for here
-    start = time.perf_counter()
-    for job in jobs:
-        merge_files(job.paths, job.outputs, job.options)
-    seconds = time.perf_counter() - start
-    return {"what": "merges back to back", "seconds": round(seconds, 3), "peak_mb": peak_mb()}
+    with _spent() as spent:
+        for job in jobs:
+            merge_files(job.paths, job.outputs, job.options)
+    return {"what": "merges back to back", **spent, "peak_mb": peak_mb()}
 
 
 def _batch(card: Path, out: Path, options: MergeOptions, place: Place, what: str) -> dict[str, Any]:
     """A whole batch: photographs found and grouped, workers started, page and log written."""
     heard: list[Outcome] = []
-    start = time.perf_counter()
-    session.execute(_jobs(card, out, options), out, place, heard.append)
-    seconds = time.perf_counter() - start
+    with _spent() as spent:
+        session.execute(_jobs(card, out, options), out, place, heard.append)
     peaks = [outcome["peak_mb"] for outcome in heard if outcome.get("peak_mb")]
     failed = sum(outcome["status"] != "done" for outcome in heard)
     peak = max(peaks) if peaks else None
-    return {"what": what, "seconds": round(seconds, 3), "peak_mb": peak, "failed": failed}
+    return {"what": what, **spent, "peak_mb": peak, "failed": failed}
+
+
+@contextmanager
+def _spent() -> Iterator[dict[str, float]]:
+    """Seconds by the clock, and of the processors by this process and all that it started."""
+    before, start = _cpu_seconds(), time.perf_counter()
+    spent: dict[str, float] = {}
+    yield spent
+    spent["seconds"] = round(time.perf_counter() - start, 3)
+    spent["cpu_seconds"] = round(_cpu_seconds() - before, 3)
+
+
+def _cpu_seconds() -> float:
+    """Own, of ended children, and of those that live (Linux): the process workers come from."""
+    return sum(os.times()[:4]) + sum(map(_cpu_seconds_of, _descendants(os.getpid())))
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in map(int, path.read_text().split()):
+                yield child
+                yield from _descendants(child)
+
+
+def _cpu_seconds_of(pid: int) -> float:
+    """utime, stime, cutime and cstime of proc(5)."""
+    try:
+        said = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:  # it has ended
+        return 0.0
+    return sum(map(int, said.rpartition(")")[2].split()[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager

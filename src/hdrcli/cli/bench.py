@@ -1,11 +1,14 @@
 """``hdrcli bench``: how fast this machine is."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
 from hdrcli.cli import display, options
+
+Found = TypeVar("Found")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -13,6 +16,12 @@ app = typer.Typer(
     help="Measure how fast hdrcli is on this machine.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _measured(measure: Callable[..., Found], *of: object, quiet: bool, **how: object) -> Found:
+    """What a benchmark finds, its progress shown on terminals."""
+    with display.progress(quiet=quiet) as progress:
+        return measure(*of, **how, progress=progress)
 
 
 @app.command()
@@ -34,16 +43,16 @@ def merge(
 
     display.talk(quiet=quiet)
     paths = [Path(name) for name in options.expand(files)] if files else []
-    with display.progress(quiet=quiet) as progress:
-        found = measure(
-            paths,
-            megapixels=size,
-            frames=frames,
-            runs=runs,
-            threads=threads,
-            backend=backend,
-            progress=progress,
-        )
+    found = _measured(
+        measure,
+        paths,
+        megapixels=size,
+        frames=frames,
+        runs=runs,
+        threads=threads,
+        backend=backend,
+        quiet=quiet,
+    )
     if json:
         display.as_json(found)
         return
@@ -85,16 +94,16 @@ def nets(
     unknown = set(names or ()) - set(NAMES)
     if unknown:
         raise typer.BadParameter(f"{', '.join(unknown)}: not one of {', '.join(NAMES)}")
-    with display.progress(quiet=quiet) as progress:
-        found = measure(
-            names or NAMES,
-            megapixels=size,
-            runs=runs,
-            threads=threads,
-            settings=Settings(device=device, precision=precision),
-            paper=paper,
-            progress=progress,
-        )
+    found = _measured(
+        measure,
+        names or NAMES,
+        megapixels=size,
+        runs=runs,
+        threads=threads,
+        settings=Settings(device=device, precision=precision),
+        paper=paper,
+        quiet=quiet,
+    )
     if json:
         display.as_json(found)
         return
@@ -139,18 +148,18 @@ def video(
     from hdrcli.bench.filming import measure
 
     display.talk(quiet=quiet)
-    with display.progress(quiet=quiet) as progress:
-        found = measure(
-            size=options.parse_size(size),
-            frames=frames,
-            exposures=exposures,
-            preset=preset,
-            backends=backends,
-            static=static,
-            device=device,
-            threads=threads,
-            progress=progress,
-        )
+    found = _measured(
+        measure,
+        size=options.parse_size(size),
+        frames=frames,
+        exposures=exposures,
+        preset=preset,
+        backends=backends,
+        static=static,
+        device=device,
+        threads=threads,
+        quiet=quiet,
+    )
     if json:
         display.as_json(found)
         return
@@ -202,22 +211,29 @@ def batch(
     from hdrcli.bench.batching import measure
 
     display.talk(quiet=quiet)
-    with display.progress(quiet=quiet) as progress:
-        found = measure(
-            sets=sets,
-            size=options.parse_size(size),
-            jobs=jobs or (1, 2),
-            cluster=cluster,
-            backend=backend,
-            progress=progress,
-        )
+    found = _measured(
+        measure,
+        sets=sets,
+        size=options.parse_size(size),
+        jobs=jobs or (1, 2),
+        cluster=cluster,
+        backend=backend,
+        quiet=quiet,
+    )
     if json:
         display.as_json(found)
         return
     display.table(
-        (f"{sets} sets of {size}", ">s", ">times the merges", ">MB"),
+        (f"{sets} sets of {size}", ">s", ">times the merges", ">processor s", ">times", ">MB"),
         (
-            (row["what"], f"{row['seconds']:.1f}", f"{row['times_sum']:.2f}", _mb(row["peak_mb"]))
+            (
+                row["what"],
+                f"{row['seconds']:.1f}",
+                f"{row['times_sum']:.2f}",
+                f"{row['cpu_seconds']:.1f}",
+                f"{row['times_cpu']:.2f}",
+                _mb(row["peak_mb"]),
+            )
             for row in found["rows"]
         ),
     )

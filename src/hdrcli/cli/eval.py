@@ -15,6 +15,14 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
+def _list() -> None:
+    """Print every metric."""
+    from hdrcli.metrics import METRICS
+
+    rows = [(m.name, m.unit, m.summary, m.source) for m in METRICS.values()]
+    display.table(["metric", "unit", "what", "source"], rows)
+
+
 def command(
     paths: Annotated[
         list[Path],
@@ -58,15 +66,7 @@ def command(
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda …")] = "auto",
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a table as CSV.")] = None,
-    listed: Annotated[
-        bool,
-        typer.Option(
-            "--list",
-            callback=lambda asked: _list(asked=asked),
-            is_eager=True,
-            help="List the metrics.",
-        ),
-    ] = False,
+    listed: Annotated[bool, options.listing(_list, "List the metrics.")] = False,
     threads: options.Threads = None,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
@@ -113,16 +113,6 @@ def command(
         display.as_json(table.as_dict())
     else:
         _show(table, request)
-
-
-def _list(*, asked: bool) -> None:
-    """Print every metric."""
-    if asked:
-        from hdrcli.metrics import METRICS
-
-        rows = [(m.name, m.unit, m.summary, m.source) for m in METRICS.values()]
-        display.table(["metric", "unit", "what", "source"], rows)
-        raise typer.Exit
 
 
 def _show(table: "Table", request: "Request") -> None:

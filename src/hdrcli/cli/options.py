@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -106,6 +106,17 @@ def _operators() -> list[str]:
     from hdrcli.tonemap import OPERATORS
 
     return list(OPERATORS)
+
+
+def listing(show: Callable[[], None], what: str, panel: str | None = None) -> Any:  # noqa: ANN401
+    """``--list``: print a table and end, before anything else is asked for."""
+
+    def end(asked: bool) -> None:  # noqa: FBT001  as Typer calls it
+        if asked:
+            show()
+            raise typer.Exit
+
+    return typer.Option("--list", callback=end, is_eager=True, rich_help_panel=panel, help=what)
 
 
 # ---- file lists ------------------------------------------------------------------------------

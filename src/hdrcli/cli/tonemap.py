@@ -9,13 +9,11 @@ from hdrcli.cli import display, options
 from hdrcli.cli.options import TONE
 
 
-def _list(*, asked: bool) -> None:
+def _list() -> None:
     """Print every operator with its parameters."""
-    if asked:
-        from hdrcli.tonemap import OPERATORS, described
+    from hdrcli.tonemap import OPERATORS, described
 
-        display.out("\n\n".join(described(operator) for operator in OPERATORS.values()))
-        raise typer.Exit
+    display.out("\n\n".join(described(operator) for operator in OPERATORS.values()))
 
 
 def command(
@@ -40,14 +38,7 @@ def command(
         ),
     ] = None,
     listed: Annotated[
-        bool,
-        typer.Option(
-            "--list",
-            callback=lambda asked: _list(asked=asked),
-            is_eager=True,
-            rich_help_panel=TONE,
-            help="List the operators and their parameters.",
-        ),
+        bool, options.listing(_list, "List the operators and their parameters.", TONE)
     ] = False,
     threads: options.Threads = None,
     overwrite: options.Overwrite = False,

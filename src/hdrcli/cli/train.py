@@ -17,24 +17,22 @@ class Precision(StrEnum):
     bf16 = "bf16"
 
 
-def _list(*, asked: bool) -> None:
+def _list() -> None:
     """Print every preset."""
-    if asked:
-        from hdrcli.train.config import PRESETS
-        from hdrcli.train.flowmerge import PLANS
+    from hdrcli.train.config import PRESETS
+    from hdrcli.train.flowmerge import PLANS
 
-        for (backend, name), plan in PLANS.items():
-            display.out(
-                f"{backend} {name}: {plan.batch} × {plan.crop} px of {plan.examples} analysed "
-                f"brackets, cosine from {plan.rate:g}"
-            )
-        for (backend, name), preset in PRESETS.items():
-            arch = ", ".join(f"{key}={value}" for key, value in preset.arch.items())
-            display.out(
-                f"{backend} {name}: {preset.batch} × {preset.patch} px, {preset.loss}, "
-                f"{preset.schedule} from {preset.stages[0].rate:g}; {arch or 'as in the paper'}"
-            )
-        raise typer.Exit
+    for (backend, name), plan in PLANS.items():
+        display.out(
+            f"{backend} {name}: {plan.batch} × {plan.crop} px of {plan.examples} analysed "
+            f"brackets, cosine from {plan.rate:g}"
+        )
+    for (backend, name), preset in PRESETS.items():
+        arch = ", ".join(f"{key}={value}" for key, value in preset.arch.items())
+        display.out(
+            f"{backend} {name}: {preset.batch} × {preset.patch} px, {preset.loss}, "
+            f"{preset.schedule} from {preset.stages[0].rate:g}; {arch or 'as in the paper'}"
+        )
 
 
 def command(
@@ -70,15 +68,7 @@ def command(
         Path | None,
         typer.Option(metavar="PNG", help="Only draw what the network would see, and the truth."),
     ] = None,
-    listed: Annotated[
-        bool,
-        typer.Option(
-            "--list",
-            callback=lambda asked: _list(asked=asked),
-            is_eager=True,
-            help="List networks and their recipes.",
-        ),
-    ] = False,
+    listed: Annotated[bool, options.listing(_list, "List networks and their recipes.")] = False,
     threads: options.Threads = None,
     verbose: options.Verbose = 0,
     quiet: options.Quiet = False,

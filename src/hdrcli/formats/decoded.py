@@ -1,7 +1,5 @@
 """What a decoder hands over: the file's numbers and what the file says of them."""
 
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from hdrcli.color import Primaries
-from hdrcli.errors import FormatError, ResourceError
+from hdrcli.errors import FOREIGN, FormatError, ResourceError
 from hdrcli.frames import Metadata, Response
 
 
@@ -37,23 +35,6 @@ class Decoded:
     note: str | None = None  # what the user should know of this file
 
 
-_FOREIGN = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    NameError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
-
-
 @contextmanager
 def foreign(what: str) -> Iterator[None]:
     """Around a call into a decoder: whatever it throws at damaged bytes is a FormatError.
@@ -64,7 +45,7 @@ def foreign(what: str) -> Iterator[None]:
         yield
     except MemoryError as err:
         raise ResourceError(f"not enough memory to decode the {what}") from err
-    except _FOREIGN as err:
+    except FOREIGN as err:
         said = " ".join(str(err).split())[:200]
         raise FormatError(
             f"damaged {what} ({said or type(err).__name__})",
