@@ -315,6 +315,22 @@ def test_a_night_stays_night():
     assert shown[125:145, 12:22].mean() > 140
 
 
+def test_a_sky_after_sunset_over_lights_is_no_day():
+    """Most of the picture is a smooth dark sky, without anything darker to compare it with."""
+    sky = np.exp2(np.linspace(-2, 1.5, 200))[:, None] * np.ones((200, 300)) * 0.01
+    lit = sky.copy()
+    for x in range(10, 290, 20):
+        lit[150:190, x : x + 6] = 0.2
+        lit[140:143, x : x + 3] = 3.0
+    shown, day = (
+        codes(Radiance(np.repeat(light[..., None], 3, axis=2).astype(np.float32)), "photo")
+        for light in (lit, sky)
+    )
+    assert shown[:100].mean() < 55
+    assert day[:100].mean() > shown[:100].mean() + 20
+    assert shown[150:190, 10:16].mean() > 120
+
+
 def test_local_laplacian_that_changes_nothing_is_the_identity(scene):
     stops = measured(scene.pixels[..., 1]).stops
     same = local_laplacian(stops, threshold=1.5, detail=1.0, compression=1.0)

@@ -26,6 +26,8 @@ BLACK = 0.004  # display light of the darkest half percent: code 13
 SHOULDER = 0.8  # stops that white lies above a broad bright area, which must not burn out
 BRIGHT_PERCENT = 92.0  # of the pixels are darker than the bright parts of a picture
 BRIGHT_EV = float(np.log2(0.7))  # where the bright parts belong: a light wall
+LOW_KEY = (-0.3, -0.6)  # keys between which a picture turns into a night, or a cave
+NIGHT = 1.5  # stops that a night is shown darker
 
 
 @dataclass(frozen=True)
@@ -115,20 +117,30 @@ def _photo(scene: Scene, values: Values) -> dict[str, float]:
     above = max(scene.high - scene.mid, 1e-3)
     slope = float(np.clip(min(values["range"] / span, HEADROOM / above), 0.3, 1))
     slope **= values["compression"]
-    return {"ev": -scene.mid, "slope": slope}
+    return {"ev": -scene.mid, "slope": slope, "night": _night(scene)}
+
+
+def _night(scene: Scene) -> float:
+    """Stops by which a picture is meant to be darker than grey: most of it dark, a few lights.
+
+    By Reinhard's key (JGT 2002, eq. 3), of the median: lights are few, however bright.
+    """
+    low, middle, high = np.percentile(scene.stops, (1, 50, 99.5))
+    key = (2 * middle - low - high) / max(high - low, 1e-3)
+    return NIGHT * float(np.interp(key, LOW_KEY[::-1], (1.0, 0.0)))
 
 
 def _photo_exposure(stops: Floats, values: Values) -> dict[str, float]:
     """Exposure and white from what the picture has become.
 
     Half way between the mean on grey and the bright parts on a light wall's white: white
-    rooms come out white, and a night of a few lights stays night. The brightest 0.2 percent may
+    rooms come out white; and a night of a few lights is shown as one. The brightest 0.2 percent may
     burn out; a broad bright area, such as a window, stays clear of white.
     """
     percent = (0.5, BRIGHT_PERCENT, 97, 99.8)
     dark, bright, broad, peak = (float(v) for v in np.percentile(stops, percent))
     ev = MEAN_EV - float(stops.mean())
-    ev += values["key"] * (BRIGHT_EV - bright - ev) + values["exposure"]
+    ev += values["key"] * (BRIGHT_EV - bright - ev) + values["exposure"] - values["night"]
     white = float(np.clip(max(peak, broad + SHOULDER) + ev, 1.0, 4.0))
     veil = curves.veil(2.0 ** (dark + ev), BLACK, {**values, "white_ev": white})
     return {"show_ev": ev, "white_ev": white, "top": white, "veil": values["black"] * veil}
