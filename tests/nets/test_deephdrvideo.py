@@ -26,6 +26,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "without DA": {"deformable": False},
     "without TAF": {"attention": False},
     "soft masks": {"soft_masks": True},
+    "aligned before": {"flow": False},
     "ours": {},
 }
 

@@ -8,6 +8,10 @@ import pytest
 import torch
 
 from hdrcli.errors import FormatError, InputError
+from hdrcli.nets import forms
+from hdrcli.nets.deephdrvideo import warp
+from hdrcli.train.batches import followed, material
+from hdrcli.train.config import FOLLOWED, PRESETS
 from hdrcli.train.scenes import (
     Recipe,
     Scenes,
@@ -316,3 +320,47 @@ def test_radiance_pictures_are_read_in_the_right_order(tmp_path):
     picture = Scenes(tmp_path).pictures[0]
     assert picture.levels[0][0].min() > 7.9
     assert picture.levels[0][2].max() < 0.1
+
+
+@pytest.mark.parametrize("still", [0.0, 1.0])
+def test_the_true_flow_leads_to_the_same_light(scenes, still):
+    preset = dataclasses.replace(
+        PRESETS["deephdrvideo", "cpu3"],
+        followed=False,
+        stills=still,
+        recipe=dataclasses.replace(
+            FOLLOWED,
+            static=0.0,
+            movers=(0, 0),
+            shakes={(4.0, 8.0): 1.0},
+            camera_blur=0.0,
+            photon_noise=(1e-9, 1e-8),
+            read_noise=(1e-12, 1e-11),
+            unquantised=1.0,
+            jpeg=0.0,
+            told_srgb=0.0,
+            exposure_error_ev=0.0,
+        ),
+    )
+    sample = material(scenes, preset, 3, 5)
+    assert sample.flow is not None
+    light = sample.linear / sample.ratios[:, :, None, None, None]
+    clear = (sample.linear > 0.001) & (sample.linear < 0.95)
+    inside = (slice(None), slice(None), slice(8, -8), slice(8, -8))
+    for n in (0, 1, 3, 4):
+        seen = warp(light[:, n], sample.flow[:, n])
+        both = (clear[:, n] & clear[:, 2])[inside]
+        moved = (seen / light[:, 2] - 1).abs()[inside][both].median()
+        unmoved = (light[:, n] / light[:, 2] - 1).abs()[inside][both].median()
+        assert moved < 0.5 * unmoved
+
+
+def test_what_is_followed_is_nearer_to_the_frame_in_the_middle(scenes):
+    preset = dataclasses.replace(PRESETS["deephdrvideo", "cpu"], stills=0.0)
+    before = material(scenes, dataclasses.replace(preset, followed=False), 5, 3)
+    after = followed(before, torch.Generator().manual_seed(0))
+    assert torch.equal(after.linear[:, 1], before.linear[:, 1])
+    own = before.linear[:, 1] / before.ratios[:, 1].view(-1, 1, 1, 1)
+    light = [s.linear[:, 0] / s.ratios[:, 0].view(-1, 1, 1, 1) for s in (before, after)]
+    apart = [(forms.tone(x) - forms.tone(own)).abs().mean() for x in light]
+    assert apart[1] < apart[0]

@@ -87,7 +87,8 @@ class Neural:
         net, form = network(self.name, *weights.load(entry))
         device.threads(self.settings.threads)
         places = places_of(net, bracket)
-        stack = Stack(bracket, places, motion, self.spec.flow, self.settings.threads)
+        flow = self.spec.flow or wants_aligned(net)
+        stack = Stack(bracket, places, motion, flow, self.settings.threads)
         out, ran = self.run(net, form, stack)
         clipped = extend.complete(out, bracket, motion, places, self.settings)
         assert bracket.ref.exposure is not None
@@ -216,6 +217,11 @@ def network(name: str, state: dict[str, Tensor], arch: dict[str, Any]) -> tuple[
             f"not weights of {name}: {reason}", hint="hdrcli weights verify tells which are whole"
         ) from err
     return net.eval(), forms.form_of(name, str(arch.get("output", "")))
+
+
+def wants_aligned(net: nn.Module) -> bool:
+    """Whether frames must come moved by a flow: DeepHDRVideo without a flow net of its own."""
+    return getattr(net, "flow_net", True) is None and getattr(net, "weight_net", None) is not None
 
 
 def places_of(net: nn.Module, bracket: Bracket) -> tuple[int, ...]:

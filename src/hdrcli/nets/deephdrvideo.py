@@ -39,6 +39,7 @@ class DeepHDRVideo(nn.Module):
     at an eighth of the size and at half of it. channels, groups, extract_blocks, trunk_blocks:
     refine net; groups divides channels. batch_norm (weight net) and exposedness (refine net reads
     what is not well exposed): as in the published weights, True for two exposures only.
+    flow=False has no flow net: the frames come aligned by another flow, and are not blended twice.
     Ablations (table 5): refine=False is "CNet", coarse=False "RefineNet†", which reads frames
     instead of coarse HDR; deformable=False is "w/o DA", attention=False "w/o TAF".
     """
@@ -61,6 +62,7 @@ class DeepHDRVideo(nn.Module):
         trunk_blocks: int = 10,
         exposedness: bool | None = None,
         soft_masks: bool = False,
+        flow: bool = True,
         coarse: bool = True,
         refine: bool = True,
         deformable: bool = True,
@@ -75,8 +77,9 @@ class DeepHDRVideo(nn.Module):
         self.weight_net: WeightNet | None = None
         self.refine_net: RefineNet | None = None
         if coarse:
-            self.flow_net = FlowNet(len(PAIRS[exposures]), flow_channels, levels)
-            images = 4 * len(PAIRS[exposures]) + 1
+            pairs = len(PAIRS[exposures])
+            self.flow_net = FlowNet(pairs, flow_channels, levels) if flow else None
+            images = (4 if flow else 2) * pairs + 1
             norm = exposures == 2 if batch_norm is None else batch_norm
             self.weight_net = WeightNet(images, weight_channels, weight_tail, batch_norm=norm)
         if refine:
@@ -124,21 +127,30 @@ class DeepHDRVideo(nn.Module):
         M = well_exposed(L[:, middle], t[:, middle], t, LOW_COARSE, soft=self.soft_masks)
         return torch.lerp(self.blend(L, t), reference, M)
 
+    @property
+    def neighbours(self) -> list[int]:
+        """Places in the window of what is warped to the current frame, pair by pair."""
+        return [frame for pair in PAIRS[self.exposures] for frame in pair]
+
+    def flows(self, L: Tensor, t: Tensor) -> Tensor:
+        """Where the current frame's pixels are in each neighbour: (B, 2·neighbours, H, W)."""
+        assert self.flow_net is not None
+        current, t_current = L[:, self.window // 2], t[:, self.window // 2]
+        pairs = PAIRS[self.exposures]
+        alike = [_re_exposed(current, t_current, t[:, before]) for before, _ in pairs]
+        found: Tensor = self.flow_net([L[:, frame] for frame in self.neighbours], alike)
+        return found
+
     def blend(self, L: Tensor, t: Tensor) -> Tensor:
         """Stage 1 before the mask: the weighted mean of the window's frames, warped and not."""
-        assert self.flow_net is not None
         assert self.weight_net is not None
-        pairs = PAIRS[self.exposures]
-        order = [frame for pair in pairs for frame in pair]
-        current, t_current = L[:, self.window // 2], t[:, self.window // 2]
-        alike = [_re_exposed(current, t_current, t[:, before]) for before, _ in pairs]
-        near = [L[:, frame] for frame in order]
-        flows = self.flow_net(near, alike)
-        warped = [
-            warp(image, flow) for image, flow in zip(near, torch.split(flows, 2, 1), strict=True)
-        ]
-        images = torch.stack([current, *warped, *near], 1)  # (B, images, 3, H, W)
-        places = [self.window // 2, *order, *order]
+        order, middle = self.neighbours, self.window // 2
+        near, warped, places = [L[:, frame] for frame in order], list[Tensor](), [middle, *order]
+        if self.flow_net is not None:
+            flows = torch.split(self.flows(L, t), 2, 1)
+            warped = [warp(image, flow) for image, flow in zip(near, flows, strict=True)]
+            places += order
+        images = torch.stack([L[:, middle], *warped, *near], 1)  # (B, images, 3, H, W)
         H = linear(images, t[:, places])
         if self.exposures == 2:  # the published weights of two exposures read all H, then all L
             x = torch.cat((H, images), 1)
@@ -304,7 +316,7 @@ class WeightNet(nn.Module):
 
     def __init__(self, images: int, channels: int, tail: int, *, batch_norm: bool) -> None:
         super().__init__()
-        c = channels
+        self.images, c = images, channels
         down = (
             (6 * images, c // 4),
             (c // 4, c // 4),

@@ -3,10 +3,14 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from hdrcli.backends.arrange import WINDOWS
+from hdrcli.nets.deephdrvideo import warp
 from hdrcli.train.config import Preset
 from hdrcli.train.scenes import Batch, Scenes, bracket_batch, video_windows
 
@@ -18,23 +22,36 @@ class Sample:
     linear: Tensor  # (B, N, 3, H, W) in [0, 1] of each frame's own white
     ratios: Tensor  # (B, N) exposures over that of the shortest frame
     truth: Tensor  # (B, 3, H, W)
+    flow: Tensor | None = None  # (B, N, 2, H, W) x, y, from the reference to each frame, if known
 
     def to(self, device: torch.device) -> "Sample":
         """Return the sample on another device."""
-        return Sample(*(tensor.to(device) for tensor in vars(self).values()))
+        return self.each(lambda tensor: tensor.to(device))
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Sample":
+        """Change every tensor that there is."""
+        flow = None if self.flow is None else change(self.flow)
+        return Sample(change(self.linear), change(self.ratios), change(self.truth), flow)
 
 
 def sample_of(batch: Batch) -> Sample:
     """Bring generated brackets to ratios of the shortest frame."""
     ratios = batch.exposures / batch.exposures.amin(1, keepdim=True)
-    return Sample(batch.linear, ratios, batch.radiance)
+    return Sample(batch.linear, ratios, batch.radiance, batch.flow)
 
 
 def material(scenes: Scenes, preset: Preset, step: int, frames: int) -> Sample:
     """Return the sample of a step; the same for the same step, preset, material and device."""
+    dice = torch.Generator().manual_seed(step)
+    sample = lacking(_made(scenes, preset, step, frames), preset.doubled, dice)
+    return turned(followed(sample, dice) if preset.followed else sample, dice)
+
+
+def _made(scenes: Scenes, preset: Preset, step: int, frames: int) -> Sample:
     seed = step // preset.reuse
-    size = (preset.patch, preset.patch)
-    if preset.period:
+    still = float(torch.rand((), generator=torch.Generator().manual_seed(seed))) < preset.stills
+    size, recipe = (preset.patch, preset.patch), preset.recipe
+    if preset.period and not still:
         batch = video_windows(
             scenes,
             seed,
@@ -42,18 +59,62 @@ def material(scenes: Scenes, preset: Preset, step: int, frames: int) -> Sample:
             batch=preset.batch,
             frames=frames,
             period=preset.period,
-            recipe=preset.recipe,
+            recipe=recipe,
         )
-    else:
-        batch = bracket_batch(
-            scenes, seed, size=size, batch=preset.batch, frames=frames, recipe=preset.recipe
-        )
-    dice = torch.Generator().manual_seed(step)
-    return turned(lacking(sample_of(batch), preset.doubled, dice), dice)
+        return sample_of(batch)
+    count = preset.period or frames
+    batch = bracket_batch(scenes, seed, size=size, batch=preset.batch, frames=count, recipe=recipe)
+    sample = sample_of(batch)
+    return as_window(sample, batch.reference, frames) if preset.period else sample
+
+
+def as_window(sample: Sample, reference: Tensor, frames: int) -> Sample:
+    """Make video windows of brackets of two or three, as the backend does: frames come repeatedly.
+
+    ``reference`` (B,) is the place of each bracket's; of three frames it is the second.
+    """
+    order = WINDOWS[sample.ratios.shape[1]]
+    cut = (len(order) - frames) // 2
+    place = torch.tensor(order[cut : len(order) - cut], device=reference.device)[None]
+    if sample.ratios.shape[1] == 2:
+        place = torch.where(place == 1, reference[:, None], 1 - reference[:, None])
+    place = place.expand(len(reference), -1)
+    rows = torch.arange(len(reference), device=reference.device)[:, None]
+    flow = None if sample.flow is None else sample.flow[rows, place]
+    return Sample(sample.linear[rows, place], sample.ratios[rows, place], sample.truth, flow)
+
+
+def followed(sample: Sample, dice: torch.Generator) -> Sample:
+    """Move all frames to the middle one by their true flow, as far as an estimate has found it.
+
+    A quarter of the frames are not followed at all, others up to a speed; where a flow is followed
+    it is wrong by up to half a pixel. What comes from outside a frame is the middle one's.
+    """
+    assert sample.flow is not None
+    batch, count, _, height, width = sample.linear.shape
+    place = sample.flow.device
+    draws = torch.rand(2, batch, count, 1, 1, 1, generator=dice).to(place)
+    limit = torch.where(draws[0] < 0.25, 0.0, 3.0 * 10.0 ** draws[0])  # px
+    fast = sample.flow.square().sum(2, keepdim=True).sqrt() > limit
+    wobble = torch.randn(batch * count, 2, 5, 5, generator=dice).to(place)
+    wobble = functional.interpolate(wobble, (height, width), mode="bicubic", align_corners=True)
+    wobble = 0.25 * draws[1] * wobble.view(batch, count, 2, height, width)
+    flow = sample.flow.masked_fill(fast, 0.0) + wobble * (limit > 0)
+    middle = count // 2
+    flow[:, middle] = 0
+    known = torch.ones_like(sample.linear[:, :, :1])
+    seen = warp(torch.cat((sample.linear, known), 2).flatten(0, 1), flow.flatten(0, 1))
+    seen = seen.view(batch, count, 4, height, width)
+    gain = (sample.ratios / sample.ratios[:, middle, None])[:, :, None, None, None]
+    own = (sample.linear[:, middle, None] * gain).clamp(0, 1)
+    linear = torch.where(seen[:, :, 3:] > 0.99, seen[:, :, :3], own)
+    return Sample(linear, sample.ratios, sample.truth, sample.flow)
 
 
 def lacking(sample: Sample, probability: float, dice: torch.Generator) -> Sample:
     """Replace the first or the last frame of some brackets by the reference, as backends do."""
+    if not probability:
+        return sample
     middle = sample.ratios.shape[1] // 2
     linear, ratios = sample.linear.clone(), sample.ratios.clone()
     for item, (draw, end) in enumerate(torch.rand(len(ratios), 2, generator=dice).tolist()):
@@ -61,7 +122,8 @@ def lacking(sample: Sample, probability: float, dice: torch.Generator) -> Sample
             place = 0 if end < 0.5 else -1
             linear[item, place] = linear[item, middle]
             ratios[item, place] = ratios[item, middle]
-    return Sample(linear, ratios / ratios.amin(1, keepdim=True), sample.truth)
+    ratios = ratios / ratios.amin(1, keepdim=True)
+    return Sample(linear, ratios, sample.truth)  # the flow is no longer that of all frames
 
 
 def turned(sample: Sample, dice: torch.Generator) -> Sample:
@@ -69,13 +131,20 @@ def turned(sample: Sample, dice: torch.Generator) -> Sample:
     across, down, over = (torch.rand(3, generator=dice) < 0.5).tolist()
     colours = torch.randperm(3, generator=dice).to(sample.linear.device)
 
+    over = over and sample.truth.shape[-1] == sample.truth.shape[-2]
+
     def turn(pixels: Tensor) -> Tensor:
         flips = [axis for axis, flip in ((-1, across), (-2, down)) if flip]
-        pixels = pixels.index_select(-3, colours).flip(flips)
-        square = pixels.shape[-1] == pixels.shape[-2]
-        return pixels.transpose(-1, -2) if over and square else pixels
+        pixels = pixels.flip(flips)
+        return (pixels.transpose(-1, -2) if over else pixels).contiguous()
 
-    return Sample(turn(sample.linear).contiguous(), sample.ratios, turn(sample.truth).contiguous())
+    linear = turn(sample.linear.index_select(-3, colours))
+    truth = turn(sample.truth.index_select(-3, colours))
+    if sample.flow is None:
+        return Sample(linear, sample.ratios, truth)
+    signs = sample.flow.new_tensor([-1.0 if flip else 1.0 for flip in (across, down)])
+    flow = turn(sample.flow * signs[:, None, None])
+    return Sample(linear, sample.ratios, truth, flow.flip(2) if over else flow)
 
 
 Source = Callable[[int, int], Sample]  # step, frames; the same for the same step
@@ -110,5 +179,8 @@ class Ahead:
 def every(sequence: Sample) -> Iterator[Sample]:
     """Split a sample into samples of one bracket."""
     for item in range(len(sequence.truth)):
-        one = slice(item, item + 1)
-        yield Sample(sequence.linear[one], sequence.ratios[one], sequence.truth[one])
+        yield sequence.each(partial(_only, item))
+
+
+def _only(item: int, tensor: Tensor) -> Tensor:
+    return tensor[item : item + 1]

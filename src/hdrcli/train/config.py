@@ -23,6 +23,7 @@ BRACKET = Recipe(
     curves={"srgb": 0.7, "gamma": 0.1, "tone": 0.1, "style": 0.1},
 )
 VIDEO = replace(BRACKET, step_ev=(1.5, 3.0))
+FOLLOWED = replace(VIDEO, parallax=0.0, moving_light=0.0)  # all that moves has a true flow
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ class Preset:
     "steps" multiplies by ``factor`` at the ``drops``. loss: a name of ``train.loss.LOSSES``.
     period: 0 for brackets, else that of a video's exposures. reuse: steps that see one generated
     batch, each time turned, mirrored and recoloured. doubled: probability that a bracket lacks its
-    short or its long frame, the reference standing in for it.
+    short or its long frame, the reference standing in for it. stills: share of a video's samples
+    that are windows made of brackets, as the backend makes them. followed: frames come moved to the
+    middle one by a flow that is mostly right (``batches.followed``).
     """
 
     backend: str
@@ -67,8 +70,11 @@ class Preset:
     matching: float = 0.0  # weight of the matching trunk's own loss (APNT-Fusion)
     matching_every: int = 1  # steps
     from_merge: bool = False  # begin with weights that merge already (train.start)
+    held: float = 1.0  # rate of the numbers that carry that merge, as a part of the others'
     reuse: int = 1
     doubled: float = 0.0
+    stills: float = 0.0
+    followed: bool = False
     recipe: Recipe = BRACKET
 
 
@@ -100,8 +106,7 @@ _VIDEO: Mapping[str, Any] = MappingProxyType(
 )
 _SMALL_VIDEO: Mapping[str, Any] = MappingProxyType(
     {
-        "flow_channels": 32,
-        "levels": 4,
+        "flow": False,
         "weight_channels": 64,
         "weight_tail": 32,
         "batch_norm": False,
@@ -114,9 +119,12 @@ _SMALL_VIDEO: Mapping[str, Any] = MappingProxyType(
 _VIDEO_CPU: Mapping[str, Any] = MappingProxyType(
     {
         **_CPU,
-        "stages": (Stage("coarse", 0.6, 3e-5), Stage("refine", 0.4, 1e-5)),
+        "stages": (Stage("coarse", 0.65, 6e-4), Stage("refine", 0.35, 4e-4)),
+        "held": 0.03,
         "doubled": 0.0,
-        "recipe": VIDEO,
+        "stills": 0.35,
+        "followed": True,
+        "recipe": FOLLOWED,
     }
 )
 

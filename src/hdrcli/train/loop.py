@@ -72,8 +72,7 @@ class Training:
         self.device = torch.device(plan.device)
         self.form = forms.form_of(preset.backend, preset.arch.get("output", ""))
         self.net = build(preset.backend, preset.arch)
-        if preset.from_merge:
-            begin_at_merge(self.net)
+        self.built = begin_at_merge(self.net) if preset.from_merge else {}
         self.net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = build(preset.backend, preset.arch).to(self.device).eval()
         self.average.load_state_dict(self.net.state_dict())
@@ -117,7 +116,7 @@ class Training:
     def frames(self) -> int:
         """Frames that the samples of this stage have."""
         if isinstance(self.net, DeepHDRVideo):
-            return self.net.window if self.stage()[0].name == "coarse" else self.net.frames
+            return self.net.frames if self.stage()[0].name == "refine" else self.net.window
         return 3
 
     def step(self, sample: Sample) -> float:
@@ -133,7 +132,7 @@ class Training:
         if torch.isfinite(norm) and torch.isfinite(loss):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.rate()
-            self.optimizer.step()
+            self._update()
             self.progress.bad = 0
             if adversary_now is not None:
                 self._adversary_step(outputs, sample, adversary_now)
@@ -142,6 +141,17 @@ class Training:
         self.progress.step += 1
         self._follow()
         return float(loss.detach())
+
+    def _update(self) -> None:
+        """A step of the optimizer; what carries the merge goes only ``held`` of the way."""
+        parameters = dict(self.net.named_parameters())
+        held = {name: (built, parameters[name]) for name, built in self.built.items()}
+        before = {name: parameter.detach().clone() for name, (_, parameter) in held.items()}
+        self.optimizer.step()
+        with torch.no_grad():
+            for name, (built, parameter) in held.items():
+                short = torch.lerp(before[name], parameter, self.preset.held)
+                parameter.copy_(torch.where(built.to(parameter.device), short, parameter))
 
     def outputs(self, sample: Sample) -> tuple[Tensor, ...]:
         """Run the part of the network that this stage trains."""

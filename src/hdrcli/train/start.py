@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from hdrcli.nets.adnet import ADNet
 from hdrcli.nets.apntfusion import CAB, APNTFusion
-from hdrcli.nets.deephdrvideo import PAIRS, DeepHDRVideo, RefineNet, WeightNet
+from hdrcli.nets.deephdrvideo import DeepHDRVideo, RefineNet, WeightNet
 from hdrcli.nets.deform import DeformConv
 from hdrcli.nets.forms import MU
 from hdrcli.nets.hdrgan import HDRGAN, Merge, Residual
@@ -44,6 +44,8 @@ SHADOW_NOISE = {"gamma": 0.4, "mu-law": 0.8, "logit": 5.0}  # τ more per code b
 LEAST = -3.0  # logit of a weight that hardly counts
 LEAK = 0.1  # slope of EDVR's leaky ReLU
 COLOURS = range(3)
+# The layers that answer, by the ends of their names.
+ANSWERS = ("post_conv.2", "outputs.0", "outputs.1", "output", "head", "conv_last")
 # Where the straight pieces meet that stand for a curve.
 RAMPS = (1.0, 0.8, 0.35, 0.14, 0.055, 0.022, 0.008, 0.003, 0.001)  # light
 FAINT = 0.02  # scale of what goes through a sum without being seen
@@ -55,12 +57,35 @@ DARK_RAMPS = (0.03, 0.008, 0.002)
 Taps = Mapping[int, float]  # weight by input channel
 
 
-def begin_at_merge(net: nn.Module) -> None:
-    """Change a fresh network in place; one too narrow for it, or of another kind, is left."""
-    start = _STARTS.get(type(net))
-    if start is not None:
-        with torch.no_grad():
-            start(net)
+def begin_at_merge(net: nn.Module) -> dict[str, Tensor]:
+    """Change a fresh network in place; one too narrow for it, or of another kind, is left.
+
+    Return, by the parameter's name, which of its numbers carry the merge (bool): all of a row that
+    was set, but in the layers that answer only what is not zero there. They are worth more care
+    than others: a step of Adam's on every zero that keeps them apart would drown the merge.
+    """
+    start, drawn = _STARTS.get(type(net)), _copied(net)
+    if start is None:
+        return {}
+    with torch.no_grad():
+        start(net)
+    return {name: built for name, built in _built(net, drawn).items() if bool(built.any())}
+
+
+def _copied(net: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
+
+
+def _built(net: nn.Module, drawn: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What is neither as it was drawn nor only smaller."""
+    built = {}
+    for name, now in net.named_parameters():
+        was = drawn[name]
+        smaller = (now == was * SMALL) | (now == was * SMALL * SMALL)
+        built[name] = (now != was) & ~smaller
+        if name.rpartition(".")[0].endswith(ANSWERS):
+            built[name] &= now != 0
+    return built
 
 
 def set_row(conv: nn.Module, row: int, taps: Taps, bias: float = 0.0) -> None:
@@ -388,8 +413,11 @@ def _apntfusion_sum(net: APNTFusion, k: int, channels: int) -> None:
 
 def _deephdrvideo(net: nn.Module) -> None:
     assert isinstance(net, DeepHDRVideo)
+    if net.flow_net is not None:
+        for level in net.flow_net.levels:
+            shrink(level.get_submodule("6"))  # no flow is a better guess than any
     if net.weight_net is not None:
-        _weights(net.weight_net, 3 * (4 * len(PAIRS[2]) + 1) if net.exposures == 2 else 0)
+        _weights(net.weight_net, net.weight_net.images * 3 if net.exposures == 2 else 0)
     if net.refine_net is not None:
         _refine(net.refine_net)
 

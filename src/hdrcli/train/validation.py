@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hdrcli.nets import forms
 from hdrcli.nets.deephdrvideo import DeepHDRVideo
-from hdrcli.train.batches import Sample, every, sample_of
+from hdrcli.train.batches import Sample, every, followed, sample_of
 from hdrcli.train.config import Preset
 from hdrcli.train.scenes import Recipe, Scenes, bracket_batch, video_windows
 from hdrcli.train.scenes.sheet import tone_mapped
@@ -91,7 +91,8 @@ def generated(
         )
     else:
         batch = bracket_batch(scenes, SEED, size=size, batch=count, frames=frames, recipe=WALKERS)
-    return sample_of(batch)
+    sample = sample_of(batch)
+    return followed(sample, torch.Generator().manual_seed(SEED)) if preset.followed else sample
 
 
 class Validation:

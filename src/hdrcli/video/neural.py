@@ -13,7 +13,7 @@ from hdrcli import motion as still
 from hdrcli import weights
 from hdrcli.backends import flowmerge
 from hdrcli.backends.arrange import Stack
-from hdrcli.backends.neural import THREE, DeepHDRVideo, network
+from hdrcli.backends.neural import THREE, DeepHDRVideo, network, wants_aligned
 from hdrcli.backends.registry import Settings
 from hdrcli.errors import InputError
 from hdrcli.frames import Bracket, Frame, Radiance
@@ -94,7 +94,7 @@ class DeepWindow:
         return self.nets[exposures]
 
     def merge(self, window: Window, strength: str) -> Radiance:
-        """See merge.Merger. The network aligns by itself; ``strength`` none or not is the same."""
+        """See merge.Merger. A network with a flow net aligns by itself, whatever ``strength``."""
         exposures = 1 + len(window.others)
         net, form = self.net_for(exposures)
         reach = int(getattr(net, "frames", 2 * exposures + 1)) // 2
@@ -105,10 +105,12 @@ class DeepWindow:
         )
         at = {timed.index: place for place, timed in enumerate(unique)}
         bracket = Bracket(tuple(timed.frame for timed in unique), at[window.now.index])
+        aligned = wants_aligned(net)
         stack = Stack(
             bracket,
             tuple(at[timed.index] for timed in frames),
-            Motion.none(len(unique), NOISE),
+            seen_motion(bracket, strength) if aligned else Motion.none(len(unique), NOISE),
+            flow=aligned,
             threads=self.settings.threads,
         )
         out, _ = self.backend.run(net, form, stack)

@@ -33,6 +33,7 @@ class Batch:
     told_decode: Tensor  # (B, 256, 3) the response the merger believes in
     noise: Tensor  # (B, 2) variance = a × signal + b in each frame's own [0, 1]
     moving: Tensor  # (B, 1, H, W) 0 to 1: where things or light moved in any frame
+    flow: Tensor  # (B, N, 2, H, W) x, y: from the reference's pixels to theirs in each frame
 
     def to(self, device: str | torch.device) -> "Batch":
         """Return the batch on another device."""
@@ -163,6 +164,7 @@ def photograph(items: list[Item], dice: Dice, recipe: Recipe) -> Batch:
         told_decode=told_decode,
         noise=noise,
         moving=torch.stack([item.moving for item in items]),
+        flow=torch.stack([item.flow for item in items]),
     )
 
 

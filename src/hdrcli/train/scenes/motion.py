@@ -102,11 +102,13 @@ def _halvings(length: float) -> tuple[float, ...]:
 
 
 def draw(frames: Tensor, cover: Tensor, mover: Mover, timeline: Timeline, grid: Tensor,
-         margin: int) -> None:  # fmt: skip
+         margin: int) -> Tensor:  # fmt: skip
     """Draw a mover into frames (N, 3, H, W) and raise `cover` (N, H, W) to its opacity there.
 
-    Later movers hide earlier ones. Each frame is drawn only around the mover.
+    Later movers hide earlier ones. Each frame is drawn only around the mover. Returns where it
+    hides the reference (H, W), bool.
     """
+    mine = torch.zeros_like(cover[0], dtype=torch.bool)
     sprites, scale = _sprites(mover, timeline)
     half = sprites.shape[-1] / 2.0
     for n, moment in enumerate(timeline.moments):
@@ -125,6 +127,47 @@ def draw(frames: Tensor, cover: Tensor, mover: Mover, timeline: Timeline, grid: 
         frames[n, :, rows, columns] *= 1.0 - seen[3]
         frames[n, :, rows, columns] += seen[:3]
         cover[n, rows, columns] = torch.maximum(cover[n, rows, columns], seen[3])
+        if n == timeline.reference:
+            mine[rows, columns] = seen[3] > 0.5
+    return mine
+
+
+def true_flow(
+    paths: Tensor,
+    timeline: Timeline,
+    movers: list[tuple[Mover, Tensor]],
+    size: tuple[int, int],
+    margin: int,
+) -> Tensor:
+    """Return where the reference's pixels are in each frame, less where they are: (N, 2, H, W).
+
+    x, then y, in pixels. `paths` are the frames' homographies, `movers` what was drawn, in that
+    order, and where each hides the reference. What a frame cannot see of it is followed as well.
+    """
+    height, width = size
+    x, y = pixel_grid(height, width, paths.device)
+    pixels = torch.stack((x - width / 2, y - height / 2), -1)
+    on_canvas = camera_grid(paths[timeline.reference][None], height, width, margin)[0]
+    offset = torch.tensor([width / 2 + margin, height / 2 + margin], device=paths.device)
+    flows = []
+    for path, moment in zip(paths, timeline.moments, strict=True):
+        there = on_canvas
+        for mover, mine in movers:
+            there = torch.where(mine[..., None], _moved(mover, on_canvas, moment, margin), there)
+        points = torch.cat((there - offset, torch.ones_like(there[..., :1])), -1)
+        seen = torch.einsum("ij,hwj->hwi", torch.linalg.inv(path), points)
+        flows.append((seen[..., :2] / seen[..., 2:] - pixels).permute(2, 0, 1))
+    return torch.stack(flows)
+
+
+def _moved(mover: Mover, points: Tensor, moment: float, margin: int) -> Tensor:
+    """Where points (H, W, 2) of a thing on the canvas at moment 0 are at another."""
+    x_0, y_0, angle_0, size_0 = mover.place(0.0)
+    x, y, angle, size = mover.place(moment)
+    dx, dy = points[..., 0] - (x_0 + margin), points[..., 1] - (y_0 + margin)
+    cos = math.cos(angle - angle_0) * size / size_0
+    sin = math.sin(angle - angle_0) * size / size_0
+    return torch.stack((x + margin + cos * dx - sin * dy, y + margin + sin * dx + cos * dy), -1)
 
 
 def _sprites(mover: Mover, timeline: Timeline) -> tuple[Tensor, float]:

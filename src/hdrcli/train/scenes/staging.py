@@ -32,6 +32,7 @@ class Item:
     light: Tensor  # (N, 3, H, W) radiance in each frame
     moving: Tensor  # (1, H, W)
     timeline: motion.Timeline
+    flow: Tensor  # (N, 2, H, W) from the reference's pixels to where they are in each frame
 
 
 def margin_of(size: tuple[int, int]) -> int:
@@ -68,12 +69,14 @@ def stage(
         _near_layer(light, cover, scenes, dice, grid, canvas, 2.0 * shake)
     if not static and dice.chance(recipe.moving_light):
         light, cover = _lit(light, cover, dice)
+    movers = []
     for _ in range(0 if static else dice.integer(*recipe.movers)):
         mover = _mover(scenes, dice, size, small, timeline, recipe)
-        motion.draw(light, cover, mover, timeline, grid, margin)
+        movers.append((mover, motion.draw(light, cover, mover, timeline, grid, margin)))
     if shake > 0 and dice.chance(recipe.camera_blur):
         light = _camera_blur(light, dice, timeline, small)
-    return Item(light, cover.amax(0, keepdim=True), timeline)
+    flow = motion.true_flow(paths.to(canvas.device), timeline, movers, size, margin)
+    return Item(light, cover.amax(0, keepdim=True), timeline, flow)
 
 
 def _shaken(dice: Dice, timeline: motion.Timeline, shake: float, size: tuple[int, int]) -> Tensor:
