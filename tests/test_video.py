@@ -513,7 +513,7 @@ def test_merging_stops_when_nobody_wants_more(pictures):
 
     clip, found, _ = surveyed(open_clip(pictures), options)
     merger = load_merger("average", Settings(), found.exposures[found.anchor])
-    chain = merging(clip, Phase(found), merger, options, Clock())
+    chain = merging(clip.frames(), Phase(found), merger, options, Clock())
     assert next(chain).now.index == 0
     chain.close()
 

@@ -11,13 +11,14 @@ two neighbours are alike there is no flow, and nothing is resampled.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hdrcli import motion
-from hdrcli.frames import Bracket, Frame
+from hdrcli.frames import Bracket, Codes, Frame
 from hdrcli.motion import Motion, Noise, Strength
 from hdrcli.video.clip import Timed
 from hdrcli.video.windows import Window
@@ -25,7 +26,7 @@ from hdrcli.video.windows import Window
 Floats = NDArray[np.float32]
 Mask = NDArray[np.uint8]  # (h, w), 0 or 255
 
-MAX_PIXELS = 300_000  # of the pictures that motion is estimated on
+PIXELS = 150_000  # of the pictures that motion is estimated on, about
 ALIKE = 6  # codes of 255 by which frames of one exposure may differ where nothing moves
 MOVED = 2e-4  # of the picture: less than that is noise
 BEYOND = 4 / 255  # above the darkest codes that say something: the code whose light bounds them
@@ -45,12 +46,21 @@ class Small:
     floor: float
 
 
-def reduced_size(size: tuple[int, int]) -> tuple[tuple[int, int], tuple[float, float]]:
-    """Height and width of the reduced picture, and its scale along x and y."""
+def factor_of(size: tuple[int, int], pixels: int = PIXELS) -> int:
+    """How many times smaller the reduced picture of (height, width) is, to have about so many
+    pixels: a whole number, so that its pixels are whole blocks. What is left over at the right
+    and at the bottom is not in it."""
     height, width = size
-    shrink = min(1.0, (MAX_PIXELS / (height * width)) ** 0.5)
-    small = max(1, round(height * shrink)), max(1, round(width * shrink))
-    return small, (small[1] / width, small[0] / height)
+    return max(1, min(int((height * width / pixels) ** 0.5 + 0.5), height, width))
+
+
+def in_blocks(codes: Codes, factor: int) -> Codes:
+    """The means of whole blocks of so many pixels."""
+    import cv2
+
+    height, width = codes.shape[0] // factor, codes.shape[1] // factor
+    whole = codes[: height * factor, : width * factor]
+    return np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA))
 
 
 def small(timed: Timed) -> Small:
@@ -64,8 +74,8 @@ def small(timed: Timed) -> Small:
 def _reduced(frame: Frame, dark: float) -> Small:
     import cv2
 
-    (height, width), _ = reduced_size(frame.size)
-    codes = cv2.resize(frame.codes, (width, height), interpolation=cv2.INTER_AREA)
+    codes = in_blocks(frame.codes, factor_of(frame.size))
+    height, width = codes.shape[:2]
     light = cv2.transform(motion.light_of(codes, frame), LUMINANCE)
     if not frame.levels:
         nothing = np.zeros((height, width), np.uint8)
@@ -151,6 +161,22 @@ class Known:
         """The present frame alone."""
         return cls(seen.light, seen.variance(noise), seen.clipped, seen.dark, seen.floor)
 
+    @cached_property
+    def level(self) -> Floats:
+        """The light, smoothed."""
+        import cv2
+
+        return np.asarray(cv2.GaussianBlur(self.light, (0, 0), 1.0))
+
+    @cached_property
+    def edge(self) -> Floats:
+        """The squared gradient, smoothed."""
+        import cv2
+
+        dx = cv2.Scharr(self.light, cv2.CV_32F, 1, 0, scale=1 / 32)
+        dy = cv2.Scharr(self.light, cv2.CV_32F, 0, 1, scale=1 / 32)
+        return np.asarray(cv2.GaussianBlur(dx * dx + dy * dy, (0, 0), 1.0))
+
     def extended(self, seen: Seen, belief: Floats | None, noise: Noise) -> "Known":
         """With a neighbour's light where the known one was a bound."""
         if seen.ratio < 1:
@@ -197,12 +223,8 @@ def disagreement(known: Known, seen: Seen, strength: Strength, noise: Noise) -> 
 
     difference = one_sided(known, seen)
     variance = known.variance + seen.variance(noise)
-    level = cv2.GaussianBlur(known.light, (0, 0), 1.0)
-    dx = cv2.Scharr(known.light, cv2.CV_32F, 1, 0, scale=1 / 32)
-    dy = cv2.Scharr(known.light, cv2.CV_32F, 0, 1, scale=1 / 32)
-    edge = cv2.GaussianBlur(dx * dx + dy * dy, (0, 0), 1.0)
-    steady = np.float32(strength.relative) * level + np.float32(strength.floor)
-    steady = steady * steady + np.float32(motion.MISREGISTRATION**2) * edge
+    steady = np.float32(strength.relative) * known.level + np.float32(strength.floor)
+    steady = steady * steady + np.float32(motion.MISREGISTRATION**2) * known.edge
     worst = np.zeros_like(difference)
     for sigma in motion.SCALES:
         smooth = cv2.GaussianBlur(difference, (0, 0), sigma)
@@ -262,7 +284,9 @@ def between(before: Timed, after: Timed) -> Floats | None:
 def _dis() -> Any:  # noqa: ANN401
     import cv2
 
-    return cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    dis.setFinestScale(1)  # half of the pixels of the reduced picture: fine motion counts here
+    return dis
 
 
 def _kept(
@@ -347,7 +371,7 @@ def analyse(
     count = len(order)
     if setting is None or count == 1:
         return Motion.none(count, noise)
-    _, scale = reduced_size(bracket.size)
+    scale = 1 / factor_of(bracket.size)
     known = Known.of(Seen.of(window.now, 1.0), noise)
     expected = expected_flows(window)
     found: list[tuple[Floats | None, Floats | None]] = [(None, None)] * count
@@ -361,7 +385,7 @@ def analyse(
         confidence=tuple(belief for _, belief in found),
         noise=(noise,) * count,
         disagreement=(None,) * count,
-        scale=scale,
+        scale=(scale, scale),
     )
 
 
@@ -375,7 +399,7 @@ def judge(
     off = np.count_nonzero(judged > strength.start)
     if off == 0 and moved.valid is None:
         return flow, None
-    if off > DISBELIEF * judged.size:
+    if off > DISBELIEF * judged.size and seen.ratio > 1:  # the present frame is blind elsewhere
         flow = directly(known, fitted, flow, judged, strength, noise)
         moved = fitted.moved(flow)
         judged = disagreement(known, moved, strength, noise)

@@ -16,10 +16,10 @@ from hdrcli.backends.arrange import Stack
 from hdrcli.backends.neural import THREE, DeepHDRVideo, network, wants_aligned
 from hdrcli.backends.registry import Settings
 from hdrcli.errors import InputError
-from hdrcli.frames import Bracket, Frame, Radiance
+from hdrcli.frames import Bracket, Radiance
 from hdrcli.motion import Motion
-from hdrcli.video.merge import NOISE, SteadyAverage
-from hdrcli.video.motion import bracket_of
+from hdrcli.video import motion
+from hdrcli.video.merge import NOISE, SteadyAverage, needed
 from hdrcli.video.windows import Window
 
 if TYPE_CHECKING:
@@ -33,13 +33,15 @@ SEEN = 600_000  # pixels of the pictures that FlowMerge judges
 class SteadyFlow:
     """Motion as for photographs, corrected by FlowMerge, merged steadily."""
 
+    side_by_side = False
+
     def __init__(self, settings: Settings, anchor: float, *, crushed: bool = False) -> None:
         self.steady = SteadyAverage(settings, anchor, crushed=crushed)
         self.net, self.device = flowmerge.loaded(settings)
 
     def merge(self, window: Window, strength: str) -> Radiance:
         """See merge.Merger."""
-        bracket, _ = bracket_of(window)
+        bracket, _ = motion.bracket_of(needed(window))
         moved = seen_motion(bracket, strength)
         if moved.views and any(belief is not None for belief in moved.confidence):
             moved, _ = flowmerge.correct(self.net, bracket, moved, self.device)
@@ -48,30 +50,25 @@ class SteadyFlow:
 
 def seen_motion(bracket: Bracket, strength: str) -> Motion:
     """Motion between reduced frames, its views kept, to be applied to the full ones."""
-    import cv2
-
-    height, width = bracket.size
     if len(bracket.frames) == 1:
         return Motion.none(1, NOISE)
-    shrink = min(1.0, (SEEN / (height * width)) ** 0.5)
-    size = max(1, round(width * shrink)), max(1, round(height * shrink))
-
-    def reduced(frame: Frame) -> Frame:
-        codes = cv2.resize(frame.codes, size, interpolation=cv2.INTER_AREA)
-        return replace(frame, codes=codes)
-
+    factor = motion.factor_of(bracket.size, SEEN)
+    reduced = [
+        replace(frame, codes=motion.in_blocks(frame.codes, factor)) for frame in bracket.frames
+    ]
     found = still.analyse(
-        bracket.with_frames(reduced(frame) for frame in bracket.frames),
+        bracket.with_frames(reduced),
         strength,
         NOISE,
         keep_views=True,
     )
-    scale = found.scale[0] * size[0] / width, found.scale[1] * size[1] / height
-    return replace(found, scale=scale)
+    return replace(found, scale=(1 / factor, 1 / factor))
 
 
 class DeepWindow:
     """DeepHDRVideo, on windows of the length that its weights want."""
+
+    side_by_side = False
 
     def __init__(self, settings: Settings, anchor: float, *, crushed: bool = False) -> None:
         self.backend = DeepHDRVideo(settings)

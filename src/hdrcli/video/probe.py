@@ -33,15 +33,15 @@ class Probe:
 
         frame = timed.frame
         height, width = frame.size
-        side = max(SMALLEST, round((height * width / BLOCKS) ** 0.5))
+        side = max(SMALLEST, 2 * round((height * width / BLOCKS) ** 0.5 / 2))  # two halves each
         size = max(1, width // side), max(1, height // side)
         codes = frame.codes[: size[1] * side, : size[0] * side]
         top = np.float32(1 / (frame.levels - 1) if frame.levels else 1)
-        small = cv2.resize(codes, size, interpolation=cv2.INTER_AREA).astype(np.float32) * top
         half = cv2.resize(  # detail inside a block shows between its quarters
             codes, (2 * size[0], 2 * size[1]), interpolation=cv2.INTER_AREA
         ).astype(np.float32)
         quarters = half.reshape(size[1], 2, size[0], 2, 3) * top
+        small = np.asarray(quarters.mean(axis=(1, 3)), np.float32)
         spread = np.asarray(quarters.max(axis=(1, 3)) - quarters.min(axis=(1, 3)), np.float32)
         return cls(small, spread, float(np.mean(small)), timed.index)
 

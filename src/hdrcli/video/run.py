@@ -1,7 +1,9 @@
 """A clip of alternating exposures becomes HDR video: the program on one page."""
 
 import logging
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,6 +20,7 @@ from hdrcli import response, tonemap
 from hdrcli.backends.registry import Progress, Settings, silent
 from hdrcli.errors import InputError
 from hdrcli.frames import Radiance, Response
+from hdrcli.strips import default_threads
 from hdrcli.video import encode, look
 from hdrcli.video.clip import BT709, HLG, PQ, Clip, Timed, open_clip
 from hdrcli.video.encode import EncodeOptions, Sink, Target
@@ -26,14 +29,15 @@ from hdrcli.video.given import Given, pattern_of
 from hdrcli.video.merge import AUTO, Merger, load_merger
 from hdrcli.video.phase import Phase
 from hdrcli.video.probe import Probe
-from hdrcli.video.stages import Worker, ahead
-from hdrcli.video.windows import windows
+from hdrcli.video.stages import Worker, ahead, side_by_side
+from hdrcli.video.windows import Window, windows
 
 log = logging.getLogger("hdrcli")
 
 SURVEY_SECONDS = 3.0
 DARK = {False: 3 / 255, True: 9 / 255}  # codes up to here say only "dark"; by crushed blacks
 SURVEY_FRAMES = (12, 72)  # at least and at most
+KEPT_BYTES = 200_000_000  # of frames that need not be decoded again after the survey
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.lock = threading.Lock()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -86,7 +91,8 @@ class Clock:
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            with self.lock:
+                self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def timed(self, name: str, items: Iterator[Any]) -> Iterator[Any]:
         """The same items, the time to make each counted."""
@@ -119,14 +125,15 @@ def video_file(
     for target in targets:
         encode.check(target, clip, chosen.encode)
     say("exposures", 0.0)
+    reel = Reel(clip, chosen)
     with clock.stage("exposures"):
-        clip, pattern, grade = surveyed(clip, chosen)
+        clip, pattern, grade = surveyed(clip, chosen, reel)
     log.info("exposures: %s", pattern.described())
     phase = Phase(pattern)
     anchor = pattern.exposures[pattern.anchor]
     merger = load_merger(chosen.backend, _settings(chosen), anchor, crushed=pattern.crushed)
     done = partial(is_done, targets, chosen.encode)
-    merged = merging(clip, phase, merger, chosen, clock, done)
+    merged = merging(reel.take(), phase, merger, chosen, clock, done)
     count = written(merged, clip, targets, grade, chosen, clock, _counting(clip, chosen, say))
     for broken in phase.breaks:
         log.warning("%s", broken)
@@ -160,12 +167,48 @@ def _counting(clip: Clip, options: VideoOptions, say: Progress) -> Callable[[int
 # --- survey -----------------------------------------------------------------------------------
 
 
-def survey(clip: Clip, options: VideoOptions) -> list[Probe]:
+class Reel:
+    """The frames of a clip, the first of which may be looked at before they are taken.
+
+    What was looked at is kept for the taking, as far as that is few bytes.
+    """
+
+    def __init__(self, clip: Clip, options: VideoOptions) -> None:
+        self.open = partial(clip.frames, options.start, options.duration)
+        self.frames: Iterator[Timed] = self.open()
+        self.held: list[Timed] | None = []
+
+    def first(self, count: int) -> Iterator[Timed]:
+        """Look at so many frames."""
+        size = 0
+        for timed in islice(self.frames, count):
+            size += timed.frame.codes.nbytes
+            if size > KEPT_BYTES:
+                self.held = None
+            if self.held is not None:
+                self.held.append(timed)
+            yield timed
+
+    def take(self) -> Iterator[Timed]:
+        """All frames, from the first on; once only."""
+        if self.held is None:
+            self.close()
+            self.frames = self.open()
+        held, self.held = deque(self.held or ()), None
+        with closing(self.frames):  # type: ignore[type-var]
+            while held:
+                yield held.popleft()
+            yield from self.frames
+
+    def close(self) -> None:
+        """Stop decoding."""
+        self.frames.close()  # type: ignore[attr-defined]
+
+
+def survey(clip: Clip, frames: Reel) -> list[Probe]:
     """Probes of the first seconds."""
     most = int(np.clip(SURVEY_SECONDS * clip.rate, *SURVEY_FRAMES))
-    frames = clip.frames(options.start, options.duration)
-    with closing(frames):  # type: ignore[type-var]
-        return [Probe.of(timed) for timed in islice(frames, most)]
+    return [Probe.of(timed) for timed in frames.first(most)]
 
 
 VIDEO_CURVES = {"bt709": BT709, "pq": PQ, "hlg": HLG}
@@ -182,10 +225,15 @@ def curve_of(name: str) -> Response:
     return response.load(Path(name))
 
 
-def surveyed(clip: Clip, options: VideoOptions) -> tuple[Clip, Pattern, look.Grade]:
+def surveyed(
+    clip: Clip, options: VideoOptions, frames: Reel | None = None
+) -> tuple[Clip, Pattern, look.Grade]:
     """The pattern of the exposures and how HDR will be shown, both fixed for the clip."""
     claimed = clip.response if options.response == "auto" else curve_of(options.response)
-    probes = survey(clip, options)
+    reel = frames or Reel(clip, options)
+    probes = survey(clip, reel)
+    if frames is None:
+        reel.close()
     if not probes:
         raise InputError(f"{clip.path}: there are no frames there", hint="see --start, --duration")
     pattern = pattern_of(clip, probes, claimed, options.given, fixed=options.response != "auto")
@@ -206,7 +254,7 @@ class Shown:
 
 
 def merging(
-    clip: Clip,
+    frames: Iterator[Timed],
     phase: Phase,
     merger: Merger,
     options: VideoOptions,
@@ -215,16 +263,16 @@ def merging(
 ) -> Generator[Shown, None, None]:
     """Decode, follow the pattern, window, merge. Frames that are ``done`` are not merged."""
     pattern = phase.pattern
-    same = distinct(pattern)
-    decoded = clock.timed("decode", clip.frames(options.start, options.duration))
-    exposed = _exposed(phase.follow(ahead(decoded)), pattern)
-    for window in windows(exposed, pattern.period, same):
+    exposed = _exposed(phase.follow(ahead(clock.timed("decode", frames))), pattern)
+
+    def work(window: Window) -> Shown:
         if done(window.now.index):
-            yield Shown(window.now, EMPTY)
-            continue
+            return Shown(window.now, EMPTY)
         with clock.stage("merge"):
-            radiance = merger.merge(window, options.deghost)
-        yield Shown(window.now, radiance)
+            return Shown(window.now, merger.merge(window, options.deghost))
+
+    count = (options.threads or default_threads()) if merger.side_by_side else 1
+    yield from side_by_side(work, windows(exposed, pattern.period, distinct(pattern)), count)
 
 
 EMPTY = Radiance(np.zeros((1, 1, 3), np.float32))  # of a frame that need not be merged
