@@ -112,6 +112,20 @@ def test_whole_pixels_are_moved_exactly(frame, dx, dy):
         assert (placed.codes(WHOLE)[0][8:-8, 8:-8] == expected).all()
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_last_row_of_a_frame_stands_for_less_than_a_pixel_more(frame, masked):
+    """Where only the reference is left its noise alone is seen, as a line along the border."""
+    known = replace(frame, valid=np.ones(SIZE, bool) if masked else None)
+    for shift, rows in ((0.7, 0), (1.3, 1), (4.0, 3)):
+        for placed in (
+            Placement(replace(known, warp=hand(0, shift))),
+            Placement(known, steady(0, shift)),
+        ):
+            valid = placed.codes(WHOLE)[1]
+            missing = 0 if valid is None else int(np.count_nonzero(~valid[:, 5]))
+            assert missing == rows
+
+
 def test_a_hand_and_a_flow_are_one_interpolation(frame):
     """Half a pixel there and half a pixel back is no blur."""
     there_and_back = Placement(replace(frame, warp=hand(0.5, 0.5)), steady(-0.5, -0.5))

@@ -468,8 +468,14 @@ def look(frame: Frame, ratio: float, size: tuple[int, int]) -> View:
             for plane in planes
         ]
         valid = cv2.warpPerspective(
-            valid, matrix, (width, height), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+            valid,
+            matrix,
+            (width, height),
+            flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
         )
+        inside = strips.inside(matrix, size, size)
+        valid = valid if inside is None else valid * inside
     light, clipped, dark = planes
     return View(
         light,
@@ -734,7 +740,7 @@ def believe(judged: Floats, valid: NDArray[np.bool_], strength: Strength) -> Flo
     import cv2
 
     belief = np.clip((strength.end - judged) / (strength.end - strength.start), 0, 1)
-    belief *= valid
     size = 2 * strength.grow + 1
     belief = cv2.erode(belief, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)))
-    return np.asarray(cv2.GaussianBlur(belief, (0, 0), 0.5 + strength.grow / 2), np.float32)
+    belief = cv2.GaussianBlur(belief, (0, 0), 0.5 + strength.grow / 2)
+    return np.asarray(belief * valid, np.float32)  # a frame ends sharply, and is right up to there

@@ -22,6 +22,7 @@ Result = TypeVar("Result")
 Planes = tuple[NDArray[Any], ...]  # three (h, w) arrays
 
 BLOCK_PIXELS = 1 << 15  # with a dozen float planes alive this about fits a second-level cache
+EDGE = 1.0  # px beyond the outermost pixel centres that a frame's border still stands for
 MARGIN = 3  # rows and columns that cubic interpolation reads around a pixel
 
 
@@ -282,24 +283,29 @@ def _warp_block(frame: Frame, rows: slice) -> tuple[Codes, NDArray[np.bool_] | N
     codes = cv2.warpPerspective(
         frame.codes, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
     )
-    valid = _inside(matrix, frame.size, (height, width))
+    valid = inside(matrix, frame.size, (height, width))
     if frame.valid is not None:
         known = cv2.warpPerspective(
             frame.valid.astype(np.uint8),
             matrix,
             (width, height),
             flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
         ).astype(bool)
         valid = known if valid is None else known & valid
     return codes, valid
 
 
-def _inside(
+def inside(
     matrix: NDArray[np.float64], size: tuple[int, int], block: tuple[int, int]
 ) -> NDArray[np.bool_] | None:
-    """Where a homography stays inside the frame; None where it always does."""
-    height, width = size
+    """Where a homography stays inside the frame, within EDGE; None where it always does.
+
+    A frame that lies a fraction of a pixel off would else leave the outermost row to the
+    reference alone, and its noise there would be seen as a line.
+    """
     rows, cols = block
+    height, width = size
     corners = np.array([[0, 0, 1], [cols - 1, 0, 1], [0, rows - 1, 1], [cols - 1, rows - 1, 1]]).T
     at = matrix @ corners
     at = at[:2] / at[2]
@@ -309,14 +315,19 @@ def _inside(
     z = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2]
     u = (matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]) / z
     v = (matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]) / z
-    inside = (u >= -0.5) & (v >= -0.5) & (u <= width - 0.5) & (v <= height - 0.5)
-    return np.asarray(inside, bool)
+    return _within(u, v, size)
+
+
+def _within(x: NDArray[Any], y: NDArray[Any], frame_size: tuple[int, int]) -> NDArray[np.bool_]:
+    height, width = frame_size
+    last = width - 1 + EDGE, height - 1 + EDGE
+    return np.asarray((x >= -EDGE) & (y >= -EDGE) & (x <= last[0]) & (y <= last[1]))
 
 
 def _remap_block(frame: Frame, x: Floats, y: Floats) -> tuple[Codes, NDArray[np.bool_] | None]:
     import cv2
 
-    height, width = frame.size
+    height = frame.size[0]
     top = max(0, int(y.min()) - MARGIN)
     bottom = min(height, int(y.max()) + MARGIN + 2)
     if bottom - top < 1:  # all of it lies outside
@@ -325,10 +336,14 @@ def _remap_block(frame: Frame, x: Floats, y: Floats) -> tuple[Codes, NDArray[np.
     codes = cv2.remap(
         part, x, y - np.float32(top), cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
     )
-    inside = (x >= -0.5) & (y >= -0.5) & (x <= width - 0.5) & (y <= height - 0.5)
+    valid = _within(x, y, frame.size)
     if frame.valid is not None:
         known = cv2.remap(
-            frame.valid[top:bottom].astype(np.uint8), x, y - np.float32(top), cv2.INTER_NEAREST
+            frame.valid[top:bottom].astype(np.uint8),
+            x,
+            y - np.float32(top),
+            cv2.INTER_NEAREST,
+            borderMode=cv2.BORDER_REPLICATE,
         )
-        inside &= known.astype(bool)
-    return codes, None if inside.all() else inside
+        valid &= known.astype(bool)
+    return codes, None if valid.all() else valid
