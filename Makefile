@@ -39,7 +39,7 @@ test: $(VENV)/.installed  ## the quick tests: under two minutes on two cores, no
 	$(BIN)/pytest -q -n 2 -m "not slow and not gpu"
 
 test-all: $(VENV)/.installed  ## every test this machine can run
-	$(BIN)/pytest -q -n 2 -m "not gpu"
+	$(BIN)/pytest -q -n 2 -m "not gpu" --hypothesis-profile=thorough
 
 help-texts: $(VENV)/.installed  ## write docs/help anew from the program
 	$(BIN)/python -m tests.help_texts

@@ -627,8 +627,26 @@ def test_dask_on_three_workers_one_of_them_killed(tmp_path):
     assert digests(out) == digests(tmp_path / "local")
 
 
-def cluster(tmp_path, count):
-    """A scheduler and workers on loopback, as processes."""
+@pytest.mark.slow
+def test_only_workers_with_the_resource_get_sets(tmp_path):
+    pytest.importorskip("distributed")
+    card = tmp_path / "card"
+    for i in range(4):
+        write_set(card, 1 + 3 * i, 60 * i, seed=i)
+    out = tmp_path / "out"
+    scheduler, workers, address = cluster(tmp_path, 2, ["--resources", "GPU=1"])
+    try:
+        done = shell(card, "-o", out, "--scheduler", address, "--worker-resource", "GPU=1", *QUICK)
+    finally:
+        for process in (*workers, scheduler):
+            process.kill()
+            process.wait()
+    assert done.returncode == 0, done.stderr
+    assert {line["pid"] for line in OutcomeLog(out).lines()} == {workers[-1].pid}
+
+
+def cluster(tmp_path, count, last=()):
+    """A scheduler and workers on loopback, as processes; ``last``: words for the last worker."""
     dask = [sys.executable, "-m", "dask"]
     home, env = tmp_path / "dask", os.environ | {"OMP_NUM_THREADS": "1"}
     home.mkdir()
@@ -643,12 +661,9 @@ def cluster(tmp_path, count):
             break
         time.sleep(0.1)
     address = json.loads(file.read_text())["address"]
-    workers = [
-        subprocess.Popen(
-            [*dask, "worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard"], **start
-        )
-        for _ in range(count)
-    ]
+    words = [*dask, "worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard"]
+    more = [()] * (count - 1) + [last]
+    workers = [subprocess.Popen([*words, *own], **start) for own in more]
     return scheduler, workers, address
 
 
@@ -674,10 +689,54 @@ def test_names_from_stdin_by_line(hdrcli, card, tmp_path, monkeypatch):
 # ---- recipes ---------------------------------------------------------------------------------
 
 
+PAGE = (Path(__file__).parents[1] / "docs" / "batch.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_the_scripts_of_the_documents_are_scripts():
+    for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL):
+        read = subprocess.run(
+            ["bash", "-n"], input=block.encode(), capture_output=True, check=False
+        )
+        assert (read.returncode, read.stderr) == (0, b""), block
+    for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
+        compile(block, "docs/batch.md", "exec")
+
+
+SBATCH = """#!/bin/sh
+# stands for SLURM: the first job runs here, the others wait in the queue for ever
+n=$(ls "$QUEUE" | wc -l)
+cp "$1" "$QUEUE/$n.sh"
+[ "$n" -gt 0 ] || setsid sh "$QUEUE/0.sh" > "$QUEUE.log" 2>&1 &
+echo "Submitted batch job $((100 + n))"
+"""
+
+
+@pytest.mark.slow
+def test_the_slurm_example_submits_jobs_that_are_workers(tmp_path):
+    pytest.importorskip("dask_jobqueue")
+    write_set(tmp_path / "DCIM", 1, 0)
+    for name, text in (("sbatch", SBATCH), ("scancel", "#!/bin/sh\n")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "queue").mkdir()
+    (tmp_path / "cluster.py").write_text(recipe("# cluster.py"))
+    here = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    own = {"PATH": here, "QUEUE": str(tmp_path / "queue"), "SCRATCH": str(tmp_path)}
+    done = subprocess.run(
+        ["bash", "-c", recipe("mkfifo hold")], cwd=tmp_path, capture_output=True, check=False,
+        env=os.environ | own | {"HDRCLI_ALIGN": "none"}, timeout=300,
+    )  # fmt: skip
+    script = (tmp_path / "queue" / "0.sh").read_text()
+    assert "#SBATCH --cpus-per-task=4" in script
+    assert "OMP_NUM_THREADS=4" in script
+    assert "--nthreads 1 " in script
+    assert len(list((tmp_path / "merged").rglob("*.exr"))) == 1, done.stderr
+
+
 def recipe(start):
     """A line or a block of docs/batch.md that begins so."""
-    text = (Path(__file__).parents[1] / "docs" / "batch.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```(?:sh|make)\n(.*?)```", text, re.DOTALL)
+    blocks = re.findall(r"```(?:sh|make|python)\n(.*?)```", PAGE, re.DOTALL)
     whole = next((block for block in blocks if block.startswith(start)), None)
     lines = [line for block in blocks for line in block.splitlines() if line.startswith(start)]
     return whole or lines[0]

@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 import typer
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from hdrcli import __version__, formats
@@ -222,21 +221,18 @@ def test_help_names_what_may_be_chosen(name, table):
 # ---- how text becomes values -----------------------------------------------------------------
 
 
-@hypothesis_settings(max_examples=25)
 @given(st.lists(st.fractions(-20, 20), min_size=1, max_size=9))
 def test_stops_survive_being_written(values):
     text = ",".join(f"{v.numerator}/{v.denominator}" for v in values)
     assert options.parse_evs(text) == tuple(float(v) for v in values)
 
 
-@hypothesis_settings(max_examples=25)
 @given(st.lists(st.fractions(Fraction(1, 9999), 3600), min_size=1, max_size=9))
 def test_seconds_survive_being_written(values):
     text = ", ".join(f"{v.numerator}/{v.denominator}s" for v in values)
     assert options.parse_times(text) == tuple(float(v) for v in values)
 
 
-@hypothesis_settings(max_examples=40)
 @given(st.text(max_size=20))
 def test_any_text_is_a_value_or_a_usage_error(text):
     for parse in (

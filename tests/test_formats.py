@@ -983,7 +983,13 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(SIZES))
+LARGE = ("arch-4", "basement-24mp", "library-gt", "window-12")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in sorted(SIZES)],
+)
 def test_real_brackets_are_read(name):
     if not BRACKETS.is_dir():
         pytest.skip("the shared photographs are not here")

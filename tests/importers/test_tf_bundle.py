@@ -115,7 +115,7 @@ def test_cut_short(checkpoint):
         refuse(checkpoint, "model")
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(data=st.data())
 def test_damaged_bytes_give_an_error_of_ours_or_do_not_matter(tmp_path_factory, data):
     path = write_bundle(tmp_path_factory.mktemp("b") / "model", random_generator(channels=1))

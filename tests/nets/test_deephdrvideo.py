@@ -72,6 +72,7 @@ def test_the_published_sizes(exposures, parts):
     assert sum(p.numel() for p in net.parameters()) == sum(parts.values())
 
 
+@pytest.mark.slow
 def test_golden_of_a_size_that_has_to_be_padded_and_stretched(authors):
     net, golden = authors
     L, t = clip(golden, "B")  # 51 × 58
@@ -158,7 +159,7 @@ def test_what_is_well_exposed_is_kept():
         torch.testing.assert_close(net(L, t), linear(L[:, 2], t[:, 2]))
 
 
-@pytest.mark.parametrize("exposures", [2, 3])
+@pytest.mark.parametrize("exposures", [2, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_ablations_are_networks_that_learn(name, exposures):
     net = DeepHDRVideo(exposures=exposures, **SMALL, **ABLATIONS[name])
