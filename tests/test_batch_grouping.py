@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from hdrcli import formats
-from hdrcli.batch import content, grouping, names, shots
+from hdrcli.batch import content, grouping, names, plan, shots
 from hdrcli.batch.grouping import Rules
 from hdrcli.batch.shots import Shot
 from hdrcli.errors import InputError
@@ -253,6 +253,7 @@ def test_a_sidecar_makes_its_folder_a_set(tmp_path):
     (tmp_path / "ev.txt").write_text("1/60 1/30 1/15\n")
     found = content.group(shots.read(shots.find([tmp_path])))
     assert [part.why for part in found.sets] == [("ev.txt lists them",)]
+    assert plan.evs_of(found.sets[0].shots) == (-1, 0, 1)
 
 
 def test_twins_are_left_out_and_said_so(tmp_path):

@@ -11,6 +11,7 @@ from hdrcli import formats
 from hdrcli.batch import names
 from hdrcli.batch.grouping import Grouping
 from hdrcli.batch.shots import Shot, find, read
+from hdrcli.bracket import sidecar
 from hdrcli.errors import InputError
 from hdrcli.pipeline import MergeOptions
 
@@ -28,7 +29,7 @@ class Job:
     outputs: tuple[Path, ...]
     options: MergeOptions
     why: tuple[str, ...] = ()
-    evs: tuple[float | None, ...] = ()  # by EXIF, above the first; + is brighter
+    evs: tuple[float | None, ...] = ()  # above the middle one, as recorded; + is brighter
     pixels: int = 0  # of one photograph, 0 where it is not known
     stamp: dict[str, str] = field(default_factory=dict)
 
@@ -108,12 +109,20 @@ def _outputs(base: Path, kinds: Sequence[str], options: MergeOptions) -> tuple[P
 
 
 def evs_of(shots: Sequence[Shot]) -> tuple[float | None, ...]:
-    """Stops above the middle exposure by EXIF; + is brighter."""
-    known = sorted(shot.exposure for shot in shots if shot.exposure)
+    """Stops above the middle exposure by a file beside them, else by EXIF; + is brighter."""
+    recorded = [shot.exposure for shot in shots]
+    exposures: Sequence[float | None] = _told_beside(shots) or recorded
+    known = sorted(exposure for exposure in exposures if exposure)
     if not known:
         return (None,) * len(shots)
     middle = known[(len(known) - 1) // 2]
-    return tuple(round(math.log2(s.exposure / middle), 2) if s.exposure else None for s in shots)
+    return tuple(round(math.log2(e / middle), 2) if e else None for e in exposures)
+
+
+def _told_beside(shots: Sequence[Shot]) -> Sequence[float] | None:
+    """What ev.txt and the like say; of several readings the likeliest, as merging tries first."""
+    beside = sidecar.find([shot.path for shot in shots])
+    return next((found.readings[0] for found in beside if isinstance(found, sidecar.Sidecar)), None)
 
 
 # ---- as JSON ---------------------------------------------------------------------------------
