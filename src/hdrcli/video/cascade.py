@@ -26,6 +26,7 @@ Floats = NDArray[np.float32]
 CLEAR = (0.80, 0.96)  # codes between which an exposure gives way to the next darker one
 CRUSHED = 1 / 255  # a code that says nothing but "dark"
 DARK = {False: 3.7 / 255, True: 11 / 255}  # codes to be relied on; by whether blacks are crushed
+COLOURED = (6 / 255, 44 / 255)  # grey codes between which crushed blacks gain their colour
 BOUND = 0.92  # of the clipping level, which no clipped code lies below
 NOTHING = 1 / 512  # a share too small to be seen
 
@@ -79,6 +80,14 @@ class Exposure:
         rise = np.clip((codes - CRUSHED) / (DARK[self.crushed] - CRUSHED), 0, 1)
         return (rise * rise * (3 - 2 * rise)).astype(np.float32)[None]
 
+    @cached_property
+    def hue(self) -> Floats | None:
+        """(1, levels), by the grey code: how far its colour is believed."""
+        if self.brightest or not self.crushed or not self.frame.levels:
+            return None
+        codes = np.linspace(0, 1, self.frame.levels)
+        return np.interp(codes, COLOURED, (0, 1)).astype(np.float32)[None]
+
     def seen(self, tile: Tile) -> "Seen":
         """What they show there; two frames are mixed by their beliefs."""
         import cv2
@@ -125,6 +134,13 @@ class Seen:
         red, green, blue = cv2.split(self.codes)
         return np.asarray(cv2.max(cv2.max(red, green), blue))
 
+    @cached_property
+    def grey(self) -> NDArray[Any]:
+        """The luma of each pixel's codes."""
+        import cv2
+
+        return np.asarray(cv2.cvtColor(self.codes, cv2.COLOR_RGB2GRAY))
+
     @property
     def top(self) -> int:
         """The largest code there is."""
@@ -140,7 +156,7 @@ class Seen:
         if table is not None and self.codes.max() > CLEAR[0] * self.top:
             found = np.asarray(cv2.LUT(self.largest, table))
         if dark is not None and self.codes.min() < DARK[self.exposure.crushed] * self.top:
-            lit = np.asarray(cv2.LUT(cv2.cvtColor(self.codes, cv2.COLOR_RGB2GRAY), dark))
+            lit = np.asarray(cv2.LUT(self.grey, dark))
             found = lit if found is None else found * lit
         return found
 
@@ -155,7 +171,11 @@ class Seen:
         import cv2
 
         if self.exposure.frame.levels:
-            return np.asarray(cv2.LUT(self.codes, self.exposure.light))
+            light = np.asarray(cv2.LUT(self.codes, self.exposure.light))
+            table = self.exposure.hue
+            if table is None or self.codes.min() >= COLOURED[1] * self.top:
+                return light
+            return paled(light, np.asarray(cv2.LUT(self.grey, table)))
         light = np.nan_to_num(np.asarray(self.codes, np.float32), nan=0, posinf=0, neginf=0)
         return np.asarray(light / np.float32(self.exposure.ratio))
 
@@ -164,6 +184,16 @@ class Seen:
         if not self.exposure.frame.levels or self.codes.max() < CLIP * self.top:
             return 0
         return int(np.count_nonzero(self.largest >= CLIP * self.top))
+
+
+def paled(light: Floats, colour: Floats) -> Floats:
+    """Light (h, w, 3) with so much (h, w) of its colour: that of two or three codes is chance."""
+    import cv2
+
+    grey = cv2.transform(light, np.full((1, 3), 1 / 3, np.float32))
+    rest = cv2.multiply(grey, cv2.subtract(1.0, colour))
+    kept = cv2.multiply(light, cv2.merge((colour, colour, colour)))
+    return np.asarray(cv2.add(kept, cv2.merge((rest, rest, rest))))
 
 
 def exposures_of(
