@@ -321,3 +321,16 @@ def test_reduced_pixels_know_how_much_of_them_clips():
     small = strips.reduced(Frame(codes), (4, 4), 250 / 255, 5 / 255)
     np.testing.assert_allclose(small.clipped, [[1, 1, 0, 0]] * 4, atol=0.01)
     np.testing.assert_allclose(small.dark, [[0, 0, 0, 1]] * 2 + [[0] * 4] * 2, atol=0.01)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_block_knows_where_a_homography_leaves_the_frame(seed):
+    rng = np.random.default_rng(seed)
+    warp = np.eye(3) + rng.normal(0, [[0.05, 0.05, 20], [0.05, 0.05, 20], [1e-4, 1e-4, 0]])
+    rows, cols, size = 40, 90, (60, 80)
+    x, y = np.meshgrid(np.arange(cols), np.arange(rows))
+    u, v, z = np.einsum("ij,jyx->iyx", warp, np.stack([x, y, np.ones_like(x)]))
+    expected = strips._within(u / z, v / z, size)
+    inside = strips.inside(warp, size, (rows, cols))
+    inside = np.ones((rows, cols), bool) if inside is None else inside
+    np.testing.assert_array_equal(inside, expected)

@@ -182,25 +182,27 @@ class Placement:
         """Codes of the frame at the reference's pixels, and where there are none (or None)."""
         frame = self.frame
         moving = None if self.flow is None else _moving(self.flow, self.scale, rows)
-        if moving is None:
-            return _own_block(frame, rows) if frame.warp is None else _warp_block(frame, rows)
-        if frame.warp is not None or frame.valid is not None:
-            return _remap_block(frame, *self.positions(rows))
-        return self._partly_moved(rows, moving)
+        if frame.warp is None:
+            codes, valid = _own_block(frame, rows)
+        else:
+            codes, valid = _warp_block(frame, rows)
+        return (codes, valid) if moving is None else self._moved(rows, moving, codes, valid)
 
-    def _partly_moved(self, rows: slice, moving: slice) -> tuple[Codes, NDArray[np.bool_] | None]:
-        """Codes of a frame that lies right but for these columns of the reduced picture."""
+    def _moved(
+        self, rows: slice, moving: slice, still: Codes, known: NDArray[np.bool_] | None
+    ) -> tuple[Codes, NDArray[np.bool_] | None]:
+        """What lies still, but for these columns of the reduced picture, which flow."""
         width = self.frame.size[1]
         left = max(0, int(moving.start / self.scale[0]) - MARGIN)
         right = min(width, int(moving.stop / self.scale[0]) + MARGIN + 1)
         x, y = self.positions(rows, slice(left, right))
         part, inside = _remap_block(self.frame, x, y)
-        codes = self.frame.codes[rows].copy()
+        codes = still.copy()
         codes[:, left:right] = part
-        if inside is None:
+        if inside is None and known is None:
             return codes, None
-        valid = np.ones(codes.shape[:2], bool)
-        valid[:, left:right] = inside
+        valid = np.ones(codes.shape[:2], bool) if known is None else known.copy()
+        valid[:, left:right] = True if inside is None else inside
         return codes, valid
 
     def positions(self, rows: slice, cols: slice | None = None) -> tuple[Floats, Floats]:
@@ -308,17 +310,30 @@ def inside(
     height, width = size
     corners = np.array([[0, 0, 1], [cols - 1, 0, 1], [0, rows - 1, 1], [cols - 1, rows - 1, 1]]).T
     at = matrix @ corners
-    at = at[:2] / at[2]
-    if (at >= 0).all() and (at[0] <= width - 1).all() and (at[1] <= height - 1).all():
+    seen = at[2] > 0
+    at = at[:2] / np.where(seen, at[2], 1)
+    seen &= (at >= 0).all(axis=0) & (at[0] <= width - 1) & (at[1] <= height - 1)
+    if seen.all():
         return None
-    x, y = np.meshgrid(np.arange(cols), np.arange(rows))
-    z = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2]
-    u = (matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]) / z
-    v = (matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]) / z
-    return _within(u, v, size)
+    # Half planes where z > 0: u >= -EDGE is u z + EDGE z >= 0, which is linear in x and y.
+    last = width - 1 + EDGE, height - 1 + EDGE
+    ends = np.array([[0, 0, 1], [1, 0, EDGE], [0, 1, EDGE], [-1, 0, last[0]], [0, -1, last[1]]])
+    left, right = np.zeros(rows), np.full(rows, cols - 1.0)
+    for a, b, c in ends @ matrix:
+        other = b * np.arange(rows) + c
+        if abs(a) * cols < 1e-9:
+            right[other < 0] = -1
+        elif a > 0:
+            left = np.maximum(left, np.ceil(-other / a))
+        else:
+            right = np.minimum(right, np.floor(-other / a))
+    known = np.zeros(block, bool)
+    for y in range(rows):
+        known[y, int(min(left[y], cols)) : max(0, int(right[y]) + 1)] = True
+    return known
 
 
-def _within(x: NDArray[Any], y: NDArray[Any], frame_size: tuple[int, int]) -> NDArray[np.bool_]:
+def _within(x: Floats, y: Floats, frame_size: tuple[int, int]) -> NDArray[np.bool_]:
     height, width = frame_size
     last = width - 1 + EDGE, height - 1 + EDGE
     return np.asarray((x >= -EDGE) & (y >= -EDGE) & (x <= last[0]) & (y <= last[1]))

@@ -14,6 +14,7 @@ then the best lower bound there is. The reference's own clipped code is never us
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from hdrcli import strips
 from hdrcli.backends.registry import WEIGHT_NAMES, Settings
 from hdrcli.frames import Bracket, Frame, Radiance
 from hdrcli.motion import CLIP, Motion, Noise
-from hdrcli.strips import Placement
+from hdrcli.strips import Placement, Planes
 
 Floats = NDArray[np.float32]
 WeightCurve = Callable[[Floats, float, Noise], Floats]
@@ -30,6 +31,7 @@ WeightCurve = Callable[[Floats, float, Noise], Floats]
 FADE = 235 / 255  # from here to CLIP the weight of a code falls to zero
 APART = (0.75, 0.94)  # codes between which a channel loses belief beside one that clips
 FALLBACK = 1e-7  # weight of the shortest frame where nothing else is known
+NEIGHBOURS = 16  # columns of the reduced picture: doubts no further apart are one
 FLOAT_LEVELS = 65536  # a float frame's weight is looked up at this many steps
 
 
@@ -171,6 +173,30 @@ def unclipped(levels: int, frame: Frame) -> Floats:
     return np.asarray(np.clip((CLIP - z) / (CLIP - FADE), 0, 1))
 
 
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Codes of a frame at some of the reference's rows, (h, w) each."""
+
+    planes: Planes
+    largest: NDArray[Any]
+    valid: NDArray[np.bool_] | None
+
+    @classmethod
+    def of(cls, source: Source, rows: slice) -> "Block":
+        """Bring them there."""
+        import cv2
+
+        codes, valid = source.placement.codes(rows)
+        planes = tuple(cv2.split(codes))
+        return cls(planes, cv2.max(cv2.max(planes[0], planes[1]), planes[2]), valid)
+
+    def silent(self, source: Source) -> bool:
+        """Whether the frame clips all over the block, so that it says nothing."""
+        if not source.placement.frame.levels:
+            return False
+        return not source.weight[0, int(self.largest.min()) :].any()
+
+
 def mean_block(
     sources: list[Source], reference: int, rows: slice, guess: Floats | None = None
 ) -> tuple[list[Floats], int]:
@@ -182,19 +208,25 @@ def mean_block(
     total = [np.zeros(shape, np.float32) for _ in range(3)]
     norm = np.zeros(shape, np.float32)
     shortest: list[Floats] = []
-    for source in sources:
-        light, weight = evidence(source, rows, width)
+    own: Block | None = None
+    for i, source in enumerate(sources):
+        block = Block.of(source, rows)
+        own = block if i == reference else own
+        if i > 0 and block.silent(source):
+            continue
+        light, weight = said(source, block, rows, width)
         shortest = shortest or light
         norm += weight
         for channel, plane in zip(total, light, strict=True):
             cv2.accumulateProduct(plane, weight, channel)
+    assert own is not None
     lost = int(np.count_nonzero(norm <= 2 * FALLBACK))
     for channel in total:
         channel /= norm
     if sources[0].logarithmic:
         for channel in (*total, *shortest):
             np.exp(channel, out=channel)
-    mend_highlights(total, norm, shortest, sources, reference, rows, guess)
+    mend_highlights(total, norm, shortest, own, sources, reference, rows, guess)
     return total, lost
 
 
@@ -202,6 +234,7 @@ def mend_highlights(
     total: list[Floats],
     norm: Floats,
     shortest: list[Floats],
+    own: Block,
     sources: list[Source],
     reference: int,
     rows: slice,
@@ -213,37 +246,36 @@ def mend_highlights(
     not believed as a whole. A channel that clips is at least its clipping level; where no darker
     frame is believed, it is taken from the shortest frame, corrected by the guess if there is one.
     """
-    import cv2
-
     frame = sources[reference].placement.frame
-    ceiling = CLIP * (frame.levels - 1)
-    codes = frame.codes[rows]
-    if not frame.levels or reference == 0 or codes.max() < FADE * (frame.levels - 1):
+    ceiling, fade = CLIP * (frame.levels - 1), FADE * (frame.levels - 1)
+    if not frame.levels or reference == 0 or own.largest.max() < fade:
         return
-    planes = cv2.split(codes)
-    largest = cv2.max(cv2.max(planes[0], planes[1]), planes[2])
-    where = np.nonzero(largest >= FADE * (frame.levels - 1))
-    weight, known = sources[reference].weight[0], norm[where]
-    pixel = weight[largest[where]]
+    where = np.flatnonzero(own.largest.ravel() >= fade)
+    weight, known = sources[reference].weight[0], norm.ravel()[where]
+    pixel = weight[own.largest.ravel()[where]]
     belief = darker_belief(sources[:reference], rows, frame.size[1], where)
-    doubt = np.maximum(1 - 4 * belief, 0) ** 2 * weight[int(FADE * (frame.levels - 1))]
+    doubt = np.maximum(1 - 4 * belief, 0) ** 2 * weight[int(fade)]
     level: Floats | float = 0.0
     if guess is not None:
-        level = strips.upsample(guess, sources[0].scale, rows, frame.size[1])[where]
-    for c, channel in enumerate(total):
-        here = planes[c][where]
-        own = np.maximum(weight[here] - pixel, 0) * apart(here, frame.levels)
-        own = np.maximum(own, doubt)  # rather nearly clipped than of another moment
-        light = frame.table[here, c]
-        measured = (known * channel[where] + own * light) / (known + own)
-        bound = frame.table[int(np.ceil(ceiling)), c]
-        other = np.maximum(shortest[c][where], bound)
-        mixed = belief * channel[where] + (1 - belief) * other
-        white = sources[0].light[c].max()  # what clips in every frame stays neutral: no guess
-        doubted = (1 - belief) * (shortest[c][where] < white * np.float32(1 - 1e-5))
-        correction = doubted * (level[:, c] if isinstance(level, np.ndarray) else level)
-        above = np.log(np.maximum(mixed, 1e-6) / bound) + correction
-        channel[where] = np.where(here >= ceiling, bound * np.exp(np.maximum(above, 0)), measured)
+        full = strips.upsample(guess, sources[0].scale, rows, frame.size[1])
+        level = full.reshape(-1, 3)[where]
+    for c, plane in enumerate(total):
+        here, channel, least = (a.ravel() for a in (own.planes[c], plane, shortest[c]))
+        here, was, least = here[where], channel[where], least[where]
+        extra = np.maximum(weight[here] - pixel, 0) * apart(here, frame.levels)
+        extra = np.maximum(extra, doubt)  # rather nearly clipped than of another moment
+        measured = (known * was + extra * frame.table[:, c][here]) / (known + extra)
+        clips = np.flatnonzero(here >= ceiling)
+        if len(clips):
+            sure = belief[clips]
+            bound = frame.table[int(np.ceil(ceiling)), c]
+            mixed = sure * was[clips] + (1 - sure) * np.maximum(least[clips], bound)
+            white = sources[0].light[c].max()  # what clips everywhere stays neutral: no guess
+            doubted = (1 - sure) * (least[clips] < white * np.float32(1 - 1e-5))
+            correction = doubted * (level[clips, c] if isinstance(level, np.ndarray) else level)
+            above = np.log(np.maximum(mixed, 1e-6) / bound) + correction
+            measured[clips] = bound * np.exp(np.maximum(above, 0))
+        channel[where] = measured
 
 
 def apart(codes: NDArray[np.generic], levels: int) -> Floats:
@@ -255,40 +287,52 @@ def apart(codes: NDArray[np.generic], levels: int) -> Floats:
     return np.asarray(np.clip((APART[1] - z) / (APART[1] - APART[0]), 0, 1), np.float32)
 
 
-def trusted(source: Source, rows: slice) -> bool:
-    """Whether a frame is believed all over these rows."""
-    belief = source.confidence
-    return belief is None or bool(strips.small_rows(belief, source.scale, rows).min() >= 1)
+def doubted(source: Source, rows: slice, width: int) -> list[slice]:
+    """The columns where a frame is not believed all over these rows; neighbours as one."""
+    if source.confidence is None:
+        return []
+    small = strips.small_rows(source.confidence, source.scale, rows)
+    at = np.flatnonzero((small < 1).any(axis=0))
+    if not len(at):
+        return []
+    apart = np.flatnonzero(np.diff(at) > NEIGHBOURS)
+    scale = source.scale[0]
+    return [
+        slice(max(0, int((at[a] - 1) / scale)), min(width, int((at[b] + 2) / scale) + 1))
+        for a, b in zip((0, *(apart + 1)), (*apart, len(at) - 1), strict=True)
+    ]
 
 
 def darker_belief(
-    sources: list[Source], rows: slice, width: int, where: tuple[NDArray[np.intp], ...]
+    sources: list[Source], rows: slice, width: int, where: NDArray[np.intp]
 ) -> Floats:
-    """The largest confidence that any of the darker frames has at these pixels."""
-    belief = np.zeros(len(where[0]), np.float32)
+    """The largest confidence that any of the darker frames has at these pixels of the block."""
+    belief = np.zeros(len(where), np.float32)
     for source in sources:
-        if source.confidence is None:
+        if not doubted(source, rows, width):
             return np.ones_like(belief)
+        assert source.confidence is not None
         full = strips.upsample(source.confidence, source.scale, rows, width)
-        belief = np.maximum(belief, full[where])
+        belief = np.maximum(belief, full.ravel()[where])
     return belief
 
 
 def evidence(source: Source, rows: slice, width: int) -> tuple[list[Floats], Floats]:
     """What one frame says of a block: three planes of X_i (or its logarithm), and the weight."""
-    import cv2
+    return said(source, Block.of(source, rows), rows, width)
 
-    codes, valid = source.placement.codes(rows)
-    planes = cv2.split(codes)
-    largest = cv2.max(cv2.max(planes[0], planes[1]), planes[2])
-    weight = lookup(largest, source.weight)
-    if source.confidence is not None and not trusted(source, rows):
-        weight *= strips.upsample(source.confidence, source.scale, rows, width)
-    if valid is not None:
-        weight *= valid
+
+def said(source: Source, block: Block, rows: slice, width: int) -> tuple[list[Floats], Floats]:
+    """The same, of codes that have been brought there."""
+    weight = lookup(block.largest, source.weight)
+    for columns in doubted(source, rows, width):
+        assert source.confidence is not None
+        weight[:, columns] *= strips.upsample(source.confidence, source.scale, rows, columns)
+    if block.valid is not None:
+        weight *= block.valid
     if source.fallback is not None:
         weight += FALLBACK
-    return [light_plane(source, c, plane) for c, plane in enumerate(planes)], weight
+    return [light_plane(source, c, plane) for c, plane in enumerate(block.planes)], weight
 
 
 def light_plane(source: Source, channel: int, codes: NDArray[np.generic]) -> Floats:
