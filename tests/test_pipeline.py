@@ -12,11 +12,13 @@ import OpenEXR
 import pytest
 
 from hdrcli import color, formats
+from hdrcli.bracket import read_bracket
 from hdrcli.errors import InputError
 from hdrcli.exif import write_exif
 from hdrcli.formats import WriteOptions
 from hdrcli.frames import LINEAR, Metadata, Radiance
 from hdrcli.pipeline import MergeOptions, merge_files
+from hdrcli.pipeline import merge as merge_bracket
 from hdrcli.provenance import offset_seconds
 from tests.scenes import (
     NOISY,
@@ -271,8 +273,8 @@ def test_a_crop_is_what_every_frame_shows(shaken, tmp_path):
     assert whole.shape == (256, 320, 3)
     assert 0.7 * whole.size < part.size < 0.97 * whole.size
     h, w = part.shape[:2]
-    off = cv2.matchTemplate(whole, part, cv2.TM_SQDIFF_NORMED).min()
-    assert off < 0.001
+    _, _, (left, top), _ = cv2.minMaxLoc(cv2.matchTemplate(whole, part, cv2.TM_SQDIFF_NORMED))
+    assert (whole[top : top + h, left : left + w] == part).all()  # nothing is resampled for it
     assert formats.read(tmp_path / "part_preview.jpg").size == (h, w)
 
 
@@ -302,6 +304,41 @@ def test_maps_show_what_was_done(tmp_path):
     assert (np.abs(total - 255) <= 2).all()
     again = merge(paths, tmp_path / "p.exr", debug_dir=tmp_path / "deep" / "maps")
     assert len(again.outputs) == len(outcome.outputs)
+
+
+def test_maps_and_layers_show_the_motion_that_was_used(tmp_path):
+    """The network's, where it corrected it."""
+    paths = save(disc_bracket()[0], tmp_path)
+    maps = tmp_path / "maps"
+    merge(paths, tmp_path / "o.exr", backend="flowmerge", debug_dir=maps, layers=True)
+    with OpenEXR.File(str(tmp_path / "o.exr"), separate_channels=True) as file:
+        ghost = np.array(file.channels()["ghost.Y"].pixels)
+    resolved = read_bracket(paths)
+    merged = merge_bracket(resolved, replace(AVERAGE, backend="flowmerge"))
+    classical = merge_bracket(resolved, AVERAGE)
+    believed = [
+        np.min([c for c in one.motion.confidence if c is not None], axis=0)
+        for one in (merged, classical)
+    ]
+    assert np.abs(1 - believed[0] - ghost).max() < 0.001
+    assert np.abs(believed[0] - believed[1]).max() > 0.1
+    shown = formats.read(maps / "ghost.png").codes[..., 0]
+    assert np.abs(shown / 255 - ghost).max() < 0.003
+
+
+def test_a_photograph_of_another_scene_is_left_out(tmp_path):
+    scene = texture(256, 320, seed=1)
+    bracket = photograph([scene, texture(256, 320, seed=5), scene, scene], (-3.0, -1.5, 0.0, 2.0))
+    paths = save(bracket, tmp_path)
+    outcome = merge(paths, tmp_path / "o.exr", exr_type="float", preview=False)
+    assert outcome.facts["left_out"] == [str(paths[1])]
+    assert outcome.facts["frames"] == [str(path) for path in (paths[0], *paths[2:])]
+    assert len(outcome.facts["evs"]) == len(outcome.facts["pixel_evs"]) == 3
+    assert any(str(paths[1]) in said and "left out" in said for said in outcome.warnings)
+    kept = [paths[0], *paths[2:]]
+    merge(kept, tmp_path / "p.exr", exr_type="float", preview=False, reference="2")
+    ours, alone = light_of(tmp_path / "o.exr"), light_of(tmp_path / "p.exr")
+    assert np.median(np.abs(ours / alone - 1)) < 0.01
 
 
 def test_layers_stand_beside_the_light(tmp_path):

@@ -59,16 +59,21 @@ def weights(bracket: Bracket, motion: Motion) -> list[Floats]:
     return [np.asarray(share / total, np.float32) for share in shares]
 
 
-def layers(bracket: Bracket, motion: Motion) -> dict[str, Floats]:
-    """Extra channels for an EXR."""
+def layers(
+    bracket: Bracket, motion: Motion, window: tuple[slice, slice] | None = None
+) -> dict[str, Floats]:
+    """Extra channels for an EXR: all of the picture, or the rows and columns of a window."""
     shares = weights(bracket, motion)
     named = {f"weight.{i:02d}": share for i, share in enumerate(shares)}
-    return {
+    channels = {
         "ghost.Y": ghost_mask(bracket, motion),
         "clip.Y": clip_mask(bracket, motion),
         "source.index": np.argmax(shares, axis=0).astype(np.float32),
         **named,
     }
+    if window is None:
+        return channels
+    return {name: np.ascontiguousarray(plane[window]) for name, plane in channels.items()}
 
 
 def check_folder(folder: Path) -> None:
@@ -77,8 +82,13 @@ def check_folder(folder: Path) -> None:
         raise InputError(f"{folder}: this is a file", hint="--debug-dir names a folder")
 
 
-def write_debug(folder: Path, bracket: Bracket, motion: Motion) -> list[Path]:
-    """Write every map as a PNG into ``folder``, made if it is not there. Replaces older maps."""
+def write_debug(
+    folder: Path, bracket: Bracket, motion: Motion, window: tuple[slice, slice] | None = None
+) -> list[Path]:
+    """Write every map as a PNG into ``folder``, made if it is not there. Replaces older maps.
+
+    ``window``: the rows and columns that are shown, if not all.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
@@ -98,6 +108,7 @@ def write_debug(folder: Path, bracket: Bracket, motion: Motion) -> list[Path]:
     written = []
     for name, codes in pictures.items():
         path = folder / f"{name}.png"
+        codes = codes if window is None else np.ascontiguousarray(codes[window])
         formats.write_display_codes(path, codes, overwrite=True)
         written.append(path)
     return written

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
+
 from hdrcli import backends, color, formats, maps, motion, tonemap
-from hdrcli.align import AlignReport, align_bracket, crop_to_overlap
+from hdrcli.align import AlignReport, align_bracket, belonging, crop_to_overlap
 from hdrcli.backends import BACKENDS, choice
 from hdrcli.backends.registry import Progress, Settings, silent
 from hdrcli.bracket import ExposureReport, ResolvedBracket, read_bracket
@@ -26,6 +28,7 @@ from hdrcli.response import ResponseFit, apply_response
 log = logging.getLogger("hdrcli")
 
 HALF_RANGE = 32768.0  # radiance up to here is safe in half floats, which end at 65504
+Window = tuple[slice, slice]
 LOST = 0.005  # fraction of pixels that clip in every frame from which it is worth a warning
 
 
@@ -66,13 +69,22 @@ class Merged:
     """A merge, and everything that led to it."""
 
     image: Radiance | DisplayImage
-    bracket: Bracket  # aligned
-    motion: Motion
+    bracket: Bracket  # aligned; what shows another scene is not in it
+    motion: Motion  # as it was used
     backend: str
     why: str
     exposures: ExposureReport
     response: ResponseFit
-    alignment: AlignReport
+    alignment: AlignReport  # of all frames
+    window: Window | None = None  # rows and columns of the bracket that the image is cropped to
+
+    @property
+    def framed(self) -> list[Frame]:
+        """The frames as they lie, cut like the image."""
+        if self.window is None:
+            return list(self.bracket.frames)
+        cut = self.window
+        return [replace(f, codes=f.codes[cut], valid=None, warp=None) for f in self.bracket.frames]
 
 
 @dataclass(frozen=True)
@@ -168,8 +180,8 @@ def merge(
         )
     with clock.stage("align"):
         bracket, alignment = align_bracket(bracket, chosen.align)  # type: ignore[arg-type]
-        if chosen.crop:
-            bracket = cropped(bracket)
+        bracket = belonging(bracket, alignment)
+        window = common(bracket) if chosen.crop else None
     with clock.stage("motion"):
         keep = chosen.backend in choice.WANT_VIEWS
         moved = motion.analyse(bracket, chosen.deghost, keep_views=keep)
@@ -185,10 +197,12 @@ def merge(
         progress=clock.progress,
     )
     with clock.stage("merge"):
-        image = backends.load_backend(name, settings).merge(bracket, moved)
-        image = anchored(image, chosen)
+        backend = backends.load_backend(name, settings)
+        image = backend.merge(bracket, moved)
+        image = anchored(image if window is None else cropped(image, window), chosen)
+    moved = getattr(backend, "corrected", None) or moved
     moved = replace(moved, views=())  # they are large, and nothing needs them any more
-    return Merged(image, bracket, moved, name, why, resolved.report, response, alignment)
+    return Merged(image, bracket, moved, name, why, resolved.report, response, alignment, window)
 
 
 def check_options(options: MergeOptions) -> None:
@@ -252,22 +266,18 @@ def stores_half(targets: Sequence[Path], options: MergeOptions, bracket: Bracket
     )
 
 
-def cropped(bracket: Bracket) -> Bracket:
-    """Only what every frame shows, resampled where a frame has a homography."""
+def common(bracket: Bracket) -> Window | None:
+    """Rows and columns that every frame shows; None where that is all of them."""
     rows, cols = crop_to_overlap(bracket)
     if rows.stop <= rows.start:
         raise InputError("the aligned photographs have no part in common", hint="use --no-crop")
-    return bracket.with_frames(_cut(frame, rows, cols) for frame in bracket.frames)
+    height, width = bracket.size
+    return None if (rows, cols) == (slice(0, height), slice(0, width)) else (rows, cols)
 
 
-def _cut(frame: Frame, rows: slice, cols: slice) -> Frame:
-    """What lies in a window of the reference, without a homography any more."""
-    if frame.warp is None:
-        valid = None if frame.valid is None else frame.valid[rows, cols]
-        return replace(frame, codes=frame.codes[rows, cols], valid=valid)
-    placed = maps.aligned(frame, rows)
-    valid = None if placed.valid is None else placed.valid[:, cols]
-    return replace(placed, codes=placed.codes[:, cols], valid=valid)
+def cropped(image: Radiance | DisplayImage, window: Window) -> Radiance | DisplayImage:
+    """A part of the image: cut when it is finished, so that no frame is resampled twice."""
+    return replace(image, pixels=np.ascontiguousarray(image.pixels[window]))
 
 
 def anchored(image: Radiance | DisplayImage, options: MergeOptions) -> Radiance | DisplayImage:
@@ -305,7 +315,7 @@ def write_outputs(merged: Merged, targets: Sequence[Path], options: MergeOptions
             job.result()
     written = list(targets)
     if options.debug_dir is not None:
-        written += maps.write_debug(options.debug_dir, merged.bracket, merged.motion)
+        written += maps.write_debug(options.debug_dir, merged.bracket, merged.motion, merged.window)
     return written
 
 
@@ -315,7 +325,9 @@ def write_light(
     """Write the radiance to each of ``paths``."""
     assert isinstance(merged.image, Radiance)
     attributes = attributes_of(merged.image, merged.bracket, facts_of(merged))
-    layers = maps.layers(merged.bracket, merged.motion) if options.layers else None
+    layers = None
+    if options.layers:
+        layers = maps.layers(merged.bracket, merged.motion, merged.window)
     for path in paths:
         formats.write(
             path,
@@ -369,19 +381,26 @@ def facts_of(merged: Merged) -> dict[str, Any]:
     """What was found and done, as plain data: for JSON, metadata and -v."""
     bracket, image = merged.bracket, merged.image
     report = merged.exposures
+    strangers = [frame.name for frame in merged.alignment.frames if not frame.same_scene]
     facts: dict[str, Any] = {
         "frames": [frame.name for frame in bracket.frames],
         "evs": [round(float(ev), 3) for ev in bracket.evs],
-        "pixel_evs": [None if ev is None else round(ev, 3) for ev in report.pixel_evs],
+        "pixel_evs": [
+            None if ev is None else round(ev, 3)
+            for name, ev in zip(report.names, report.pixel_evs, strict=True)
+            if name not in strangers
+        ],
         "exposure_source": report.source,
         "reference": bracket.ref.name,
         "response": merged.response.response.name,
         "response_why": merged.response.why,
         "alignment": [str(frame) for frame in merged.alignment.frames],
         "moved_percent": round(100 * merged.motion.moved, 2),
-        "size": [bracket.size[1], bracket.size[0]],
+        "size": [image.pixels.shape[1], image.pixels.shape[0]],
         "backend": merged.backend,
     }
+    if strangers:
+        facts["left_out"] = strangers
     if isinstance(image, Radiance):
         facts["clipped_percent"] = round(100 * image.clipped, 3)
         facts["white_exposure"] = image.exposure
@@ -393,7 +412,13 @@ def facts_of(merged: Merged) -> dict[str, Any]:
 def warnings_of(merged: Merged) -> list[str]:
     """Everything a user should hear; what has not been said before is logged here."""
     said = list(merged.exposures.warnings)
-    fresh = list(merged.alignment.warnings)
+    fresh = [
+        f"{found.name} is left out: {found.note}"
+        if not found.same_scene
+        else f"{found.name} was not aligned: {found.note}"
+        for found in merged.alignment.frames
+        if found.method == "failed"
+    ]
     image = merged.image
     if isinstance(image, Radiance) and image.clipped > LOST:
         shortest = merged.bracket.frames[0].name

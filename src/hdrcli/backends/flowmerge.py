@@ -37,10 +37,14 @@ PAIR_HALO, FILL_HALO = (
 
 
 class FlowMergeBackend:
-    """Correct the motion by the network, then merge as ``average`` does."""
+    """Correct the motion by the network, then merge as ``average`` does.
+
+    ``corrected`` is the motion that the last merge used, for whoever shows it.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.corrected: Motion | None = None
 
     def merge(self, bracket: Bracket, motion: Motion) -> Radiance:
         """Merge an aligned bracket. ``motion`` must have kept its views."""
@@ -49,8 +53,8 @@ class FlowMergeBackend:
             return average.merge(bracket, motion)
         assert motion.views, "motion.analyse(..., keep_views=True) comes before flowmerge"
         net, device = loaded(self.settings)
-        corrected, guess = correct(net, bracket, motion, device)
-        return average.merge(bracket, corrected, guess)
+        self.corrected, guess = correct(net, bracket, motion, device)
+        return average.merge(bracket, self.corrected, guess)
 
 
 def loaded(settings: Settings) -> "tuple[FlowMerge, torch.device]":

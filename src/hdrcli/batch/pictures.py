@@ -22,7 +22,7 @@ MOVED = 0.004  # fraction of the picture from which a mask is worth showing
 def pictures(merged: Merged, options: MergeOptions) -> dict[str, Any]:
     """JPEG pictures as base64 text, of one size but the frames; masks only where they show."""
     bracket = merged.bracket
-    small = [maps.reduced(maps.eight_bits(frame.codes), SIDE) for frame in bracket.frames]
+    small = [maps.reduced(maps.eight_bits(frame.codes), SIDE) for frame in merged.framed]
     result, naive = _compared(merged, options, small)
     masks = {
         "ghost": _least_belief(merged),
@@ -52,7 +52,7 @@ def _compared(merged: Merged, options: MergeOptions, small: list[Codes]) -> tupl
         return maps.reduced(codes, SIDE), np.rint(mean).astype(np.uint8)
     light = _light(image)
     plan = tone_plan(image, options)
-    naive = naive_merge(list(merged.bracket.frames), merged.bracket.ratios, light.pixels.shape[:2])
+    naive = naive_merge(merged.framed, merged.bracket.ratios, light.pixels.shape[:2])
     if options.anchor == "absolute":
         naive = naive / np.float32(merged.bracket.ref.exposure or 1.0)
     shown = Radiance(naive, merged.bracket.ref.primaries, light.exposure)
@@ -94,7 +94,14 @@ def _least_belief(merged: Merged) -> Floats:
     believed = [c for c in merged.motion.confidence if c is not None]
     if not believed:
         return np.zeros((1, 1), np.float32)
-    return np.asarray(1 - np.min(believed, axis=0), np.float32)
+    mask = np.asarray(1 - np.min(believed, axis=0), np.float32)
+    if merged.window is None:
+        return mask
+    (rows, cols), (sx, sy) = merged.window, merged.motion.scale
+    part = mask[
+        int(rows.start * sy) : int(rows.stop * sy), int(cols.start * sx) : int(cols.stop * sx)
+    ]
+    return part if part.size else mask
 
 
 def _clipped(darkest: Codes) -> Floats:
