@@ -1,4 +1,5 @@
 import base64
+import html
 import io
 import json
 import re
@@ -182,14 +183,49 @@ def test_a_set_shows_reference_and_result_side_by_side(folder, tmp_path, size):
     assert np.nonzero(left)[1].mean() < np.nonzero(right)[1].mean()
 
 
+PROBE = """<script>
+const press = (key, more = {}) => document.dispatchEvent(
+  new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true, ...more }));
+const said = [], say = value => said.push(String(value));
+const cards = () => document.querySelectorAll(".card").length;
+for (const key of ["w", "f", "a"]) { press(key); say(cards()); }
+press("ArrowRight"); press("ArrowRight"); say(document.activeElement.dataset.i);
+document.activeElement.click(); say(view.open); say(document.activeElement.type);
+press("ArrowRight", { shiftKey: true });
+say(view.querySelector(".compare").style.getPropertyValue("--cut"));
+const slider = view.querySelector("input");
+slider.value = 20; slider.dispatchEvent(new Event("input"));
+say(view.querySelector(".compare").style.getPropertyValue("--cut"));
+press("2"); say(view.querySelector(".side.l").textContent);
+press("3"); say(view.querySelector(".side.l"));
+press("g"); say(view.querySelectorAll(".mask.ghost").length);
+press("ArrowRight"); say($("title").firstChild.textContent);
+press("ArrowRight"); press("ArrowRight"); say($("title").firstChild.textContent);
+view.close(); say(view.open);
+document.body.dataset.said = JSON.stringify(said);
+</script></body>"""
+
+
 @needs_chromium
-def test_a_nasty_name_is_only_text(folder, tmp_path):
+def test_keys_filters_and_slider_work_and_a_nasty_name_is_only_text(folder):
     assert CHROMIUM is not None
+    probe = folder / "probe.html"
+    text = (folder / "report.html").read_text()
+    probe.write_text(text.replace("</body>", PROBE))
     dom = subprocess.run(
         [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom",
-         (folder / "report.html").as_uri()],
+         probe.as_uri()],
         check=True, capture_output=True, text=True, timeout=120,
     ).stdout  # fmt: skip
     assert "<title>hdrcli report</title>" in dom
     assert "4 sets, 1 failed" in dom
     assert dom.count('class="card"') == 4
+    said = re.search(r'data-said="([^"]*)"', dom)
+    assert said is not None
+    assert json.loads(html.unescape(said[1])) == [
+        "1", "1", "4",  # warned, failed, all
+        "1", "true", "range",  # the second set, opened, its slider at hand
+        "55%", "20%",
+        "naive merge", "null", "1",
+        "IMG_0003_hdr", "IMG_0001_hdr", "false",
+    ]  # fmt: skip
