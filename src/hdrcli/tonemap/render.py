@@ -5,6 +5,7 @@ operation is on single pixels, and blocks are padded so that the odd ends of vec
 which may round differently, never hold a pixel.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -112,11 +113,12 @@ class Renderer:
         cv2.log(luminance, dst=luminance)
         logs = luminance.reshape(-1)
         width = self.size[1]
-        for i, y in enumerate(at):
-            slope, offset = wide.row((y + 0.5) / self.size[0])
-            row = logs[i * width : (i + 1) * width]
-            row *= slope
-            row += offset
+        for y, count in pairs(at):  # the map is far coarser than two rows
+            slope, offset = wide.row((y // 2 * 2 + 1) / self.size[0])
+            for i in range(y - at.start, y - at.start + count):
+                row = logs[i * width : (i + 1) * width]
+                row *= slope
+                row += offset
         cv2.exp(luminance, dst=luminance)
         return luminance
 
@@ -132,6 +134,15 @@ class Renderer:
         gain = _looked_up(_index(turned(light, LUMINANCE), self.scale), self.table)
         shown = paled(_times(light, gain))
         return _looked_up(_index(shown, STEPS), self.codes)
+
+
+def pairs(rows: range) -> Iterator[tuple[int, int]]:
+    """Rows of a picture two by two, from the even ones on: where each pair starts, and how many."""
+    at = rows.start
+    while at < rows.stop:
+        count = min(2 - at % 2, rows.stop - at)
+        yield at, count
+        at += count
 
 
 def renderer(plan: Plan, size: tuple[int, int], dtype: str = "uint8") -> Renderer:
@@ -293,5 +304,5 @@ def tonemap_codes(
     def work(rows: slice) -> None:
         out[rows] = ready.strip(radiance.pixels[rows], rows)
 
-    run(work, (height, width), threads)
+    run(work, (height, width), threads, BLOCK)
     return out

@@ -95,14 +95,15 @@ def survey(radiance: Radiance, threads: int | None = None) -> Scene:
     """
     height, width = radiance.pixels.shape[:2]
     factor = max(1, -(-max(height, width) // (2 * SIDE)))
+    step = 2 if factor % 2 == 0 and factor > 2 and height % 2 == 0 else 1  # rows: enough are left
     weights = luminance_weights(REC709) @ conversion(radiance.primaries, REC709)
     small = np.empty((-(-height // factor), -(-width // factor)), np.float32)
 
     def work(rows: slice) -> int:
-        full = slice(rows.start * factor, min(rows.stop * factor, height))
-        light, bad = cleaned(radiance.pixels[full])
-        small[rows] = _reduced(light, weights, factor, small[rows].shape)
-        return bad
+        full = radiance.pixels[rows.start * factor : min(rows.stop * factor, height)]
+        light, bad = cleaned(full[::step])
+        small[rows] = _reduced(light, weights, (factor // step, factor), small[rows].shape)
+        return bad * step
 
     bad = sum(run(work, (small.shape[0], width * factor), threads))
     if bad:
@@ -114,14 +115,14 @@ def survey(radiance: Radiance, threads: int | None = None) -> Scene:
 
 
 def _reduced(
-    light: Floats, weights: NDArray[np.float64], factor: int, size: tuple[int, ...]
+    light: Floats, weights: NDArray[np.float64], factors: tuple[int, int], size: tuple[int, ...]
 ) -> Floats:
-    """Luminance averaged over blocks of factor x factor pixels; the last ones are padded."""
+    """Luminance averaged over blocks of so many rows and columns; the last ones are padded."""
     import cv2
 
     luminance = cv2.transform(light, weights.astype(np.float32).reshape(1, 3))
-    below = size[0] * factor - light.shape[0]
-    right = size[1] * factor - light.shape[1]
+    below = size[0] * factors[0] - light.shape[0]
+    right = size[1] * factors[1] - light.shape[1]
     if below or right:
         luminance = cv2.copyMakeBorder(luminance, 0, below, 0, right, cv2.BORDER_REPLICATE)
     reduced = cv2.resize(luminance, (size[1], size[0]), interpolation=cv2.INTER_AREA)
