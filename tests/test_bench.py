@@ -87,7 +87,7 @@ def test_bench_nets_measures_both_ways(hdrcli, small_psfnet):
 
 
 def test_both_ways_use_the_same_weights_and_say_the_tile(small_psfnet):
-    job = ("psfnet", None, 0.03, 2, 1, "cpu", "fp32")
+    job = ("psfnet", None, 0.01, 2, 1, "cpu", "fp32")
     assert len(networks.run_plain(*job).runs) == 2
     timing, facts = networks.run_tiled(*job)
     assert len(timing.runs) == 2

@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 from dataclasses import fields
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args
@@ -167,7 +168,9 @@ def test_interruption_is_130(hdrcli, photos, tmp_path, monkeypatch):
 def test_control_c_leaves_nothing_half_done(tmp_path):
     folder = tmp_path / "new"
     command = [sys.executable, "-m", "hdrcli", "example", folder, "--size", "480x320"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as run:
+    # who runs the tests in the background has Ctrl-C ignored, and children inherit that
+    heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=heeded) as run:
         while not folder.exists() and run.poll() is None:
             time.sleep(0.02)
         run.send_signal(signal.SIGINT)  # it draws now, for a second

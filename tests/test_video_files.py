@@ -341,8 +341,9 @@ def test_ctrl_c_ends_with_130_and_no_half_file(tmp_path):
     path = write_video(tmp_path / "in.mp4", shown(60, speed=1.0))
     words = [sys.executable, "-m", "hdrcli", "video", str(path), "-o", str(tmp_path / "out.mp4")]
     process = subprocess.Popen(
-        words, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+        words, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".out.mp4.*")) and time.monotonic() < deadline:
         time.sleep(0.05)
