@@ -139,6 +139,9 @@ def video(
         list[str] | None, typer.Option("--backend", "-b", help="Repeat for more; all if not given.")
     ] = None,
     static: Annotated[bool, typer.Option("--static", help="Nothing moves.")] = False,
+    picture: Annotated[
+        Path | None, typer.Option(help="Pan over this HDR picture instead of the rendered room.")
+    ] = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
     json: options.Json = False,
@@ -156,6 +159,7 @@ def video(
         preset=preset,
         backends=backends,
         static=static,
+        picture=picture,
         device=device,
         threads=threads,
         quiet=quiet,
@@ -164,13 +168,15 @@ def video(
         display.as_json(found)
         return
     width, height = found["size"]
+    places = list(found["rows"][0]["psnr_mu"])
     display.table(
         (
             f"{found['frames']} × {width}x{height}",
             ">s/frame",
             ">floors",
+            ">in CPU",
             ">GB",
-            ">PSNR-μ",
+            *(f">{name}" for name in places),
             ">flicker",
         ),
         (
@@ -178,9 +184,10 @@ def video(
                 row["what"],
                 f"{row['seconds_per_frame']:.3f}",
                 f"{row['times_floor']:.2f}",
+                f"{row['times_floor_cpu']:.2f}",
                 f"{row['memory_gb']:.2f}",
-                "-" if row["psnr_mu"] is None else f"{row['psnr_mu']['all']:.2f}",
-                "-" if row["flicker_percent"] is None else f"{row['flicker_percent']:.2f} %",
+                *(f"{row['psnr_mu'][name]:.2f}" for name in places),
+                f"{row['flicker_percent']:.2f} %",
             )
             for row in found["rows"]
         ),

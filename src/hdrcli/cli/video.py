@@ -217,6 +217,14 @@ def command(
     precision: options.Precision = "auto",
     tile: options.Tile = None,
     threads: options.Threads = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            "--scheduler",
+            help="Merge in chunks on the workers of a Dask scheduler, tcp://HOST:8786; they must "
+            "see the same files under the same names.",
+        ),
+    ] = None,
     json: options.Json = False,
     verbose: options.Verbose = 0,
     quiet: options.Quiet = False,
@@ -251,7 +259,12 @@ def command(
         ),
     )
     with display.progress(quiet=quiet) as progress:
-        outcome = video_file(source, targets, chosen, progress)
+        if scheduler is None:
+            outcome = video_file(source, targets, chosen, progress)
+        else:
+            from hdrcli.batch.chunks import video_on_cluster
+
+            outcome = video_on_cluster(source, targets, scheduler, chosen, progress)
     report = outcome.as_dict()
     display.facts(report)
     if json:

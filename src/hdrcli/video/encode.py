@@ -450,7 +450,7 @@ class ExrFolder:
             "hdrcli:seconds": float(now.pts * self.clip.time_base),
             "hdrcli:scale": float(radiance.exposure),
             "hdrcli:frame_exposure": float(now.frame.exposure or 0),
-            "hdrcli:source": str(self.clip.path),
+            "hdrcli:source": str(self.clip.path.resolve()),
         }
         formats.write(
             self.path_of(now.index),

@@ -55,3 +55,13 @@ def flicker(frames: Iterable[Floats], still: NDArray[np.bool_] | None = None) ->
     beside = (clip[:-2] + clip[2:]) / 2
     off = np.abs(clip[1:-1] - beside) / np.maximum(beside, 1e-4)
     return float(100 * np.mean(off if still is None else off[:, still]))
+
+
+def flicker_beyond(frames: Iterable[Floats], truth: Iterable[Floats]) -> float:
+    """Flicker of what the frames are wrong by, whatever moves, in percent: the mean departure of
+    each pixel's ratio to the true luminance from the mean of that ratio before and after."""
+    wrong = [
+        np.asarray(np.maximum(found, 1e-3) / np.maximum(true, 1e-3), np.float32)
+        for found, true in zip(frames, truth, strict=True)
+    ]
+    return flicker(wrong)

@@ -118,28 +118,68 @@ def video_file(
     frame is merged.
     """
     chosen, say, clock = options or VideoOptions(), progress or silent, Clock()
-    tonemap.settled(tonemap.operator_of(chosen.tmo), chosen.tmo_params)
-    if chosen.deghost not in still_motion.STRENGTHS:
-        raise InputError(f"--deghost {chosen.deghost}: not known")
-    clip = open_clip(source, rate=chosen.fps)
-    for target in targets:
-        encode.check(target, clip, chosen.encode)
-    say("exposures", 0.0)
-    reel = Reel(clip, chosen)
-    with clock.stage("exposures"):
-        clip, pattern, grade = surveyed(clip, chosen, reel)
-    log.info("exposures: %s", pattern.described())
-    phase = Phase(pattern)
-    anchor = pattern.exposures[pattern.anchor]
-    merger = load_merger(chosen.backend, _settings(chosen), anchor, crushed=pattern.crushed)
+    ready = prepared(source, targets, chosen, clock, say)
+    merger = merger_for(ready.pattern, chosen)
     done = partial(is_done, targets, chosen.encode)
-    merged = merging(reel.take(), phase, merger, chosen, clock, done)
-    count = written(merged, clip, targets, grade, chosen, clock, _counting(clip, chosen, say))
-    for broken in phase.breaks:
+    merged = merging(ready.reel.take(), ready.phase, merger, chosen, clock, done)
+    return finished(ready, merged, targets, chosen, clock, say)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A clip that is known well enough to be merged."""
+
+    clip: Clip
+    pattern: Pattern
+    grade: look.Grade
+    phase: Phase
+    reel: "Reel"
+
+
+def prepared(
+    source: str | Path,
+    targets: Sequence[Target],
+    options: VideoOptions,
+    clock: Clock,
+    say: Progress,
+) -> Prepared:
+    """Check everything that can be wrong before the first frame, and find the exposures."""
+    tonemap.settled(tonemap.operator_of(options.tmo), options.tmo_params)
+    if options.deghost not in still_motion.STRENGTHS:
+        raise InputError(f"--deghost {options.deghost}: not known")
+    clip = open_clip(source, rate=options.fps)
+    for target in targets:
+        encode.check(target, clip, options.encode)
+    say("exposures", 0.0)
+    reel = Reel(clip, options)
+    with clock.stage("exposures"):
+        clip, pattern, grade = surveyed(clip, options, reel)
+    log.info("exposures: %s", pattern.described())
+    return Prepared(clip, pattern, grade, Phase(pattern), reel)
+
+
+def merger_for(pattern: Pattern, options: VideoOptions) -> Merger:
+    """The backend, for this clip."""
+    anchor = pattern.exposures[pattern.anchor]
+    return load_merger(options.backend, _settings(options), anchor, crushed=pattern.crushed)
+
+
+def finished(
+    ready: Prepared,
+    merged: Iterator["Shown"],
+    targets: Sequence[Target],
+    options: VideoOptions,
+    clock: Clock,
+    say: Progress,
+) -> VideoOutcome:
+    """Write merged frames into every target, and tell what was done."""
+    tell = counting(ready.clip, options, say)
+    count = written(merged, ready.clip, targets, ready.grade, options, clock, tell)
+    for broken in ready.phase.breaks:
         log.warning("%s", broken)
     return VideoOutcome(
         [target.path for target in targets],
-        {**facts_of(clip, pattern, phase, chosen), **count},
+        {**facts_of(ready.clip, ready.pattern, ready.phase, options), **count},
         clock.seconds,
     )
 
@@ -153,7 +193,7 @@ def _settings(options: VideoOptions) -> Settings:
     )
 
 
-def _counting(clip: Clip, options: VideoOptions, say: Progress) -> Callable[[int], None]:
+def counting(clip: Clip, options: VideoOptions, say: Progress) -> Callable[[int], None]:
     """Tells the progress by the number of frames done."""
     total = clip.count
     if options.duration is not None:
@@ -263,7 +303,7 @@ def merging(
 ) -> Generator[Shown, None, None]:
     """Decode, follow the pattern, window, merge. Frames that are ``done`` are not merged."""
     pattern = phase.pattern
-    exposed = _exposed(phase.follow(ahead(clock.timed("decode", frames))), pattern)
+    exposed = exposed_as(phase.follow(ahead(clock.timed("decode", frames))), pattern)
 
     def work(window: Window) -> Shown:
         if done(window.now.index):
@@ -286,7 +326,7 @@ def is_done(targets: Sequence[Target], options: EncodeOptions, index: int) -> bo
     )
 
 
-def _exposed(frames: Iterator[Timed], pattern: Pattern) -> Iterator[Timed]:
+def exposed_as(frames: Iterator[Timed], pattern: Pattern) -> Iterator[Timed]:
     """Frames with the exposure and the response that were found."""
     for timed in frames:
         frame = replace(
