@@ -98,3 +98,10 @@ def test_memory_that_never_suffices_ends_with_the_error_itself():
     with pytest.raises(MemoryError, match="no more"):
         shrinking(always_fails, TileSpec(64, 4, 4))
     assert sizes == [64, 32, 16]
+
+
+def test_tiles_are_no_larger_than_their_number_demands() -> None:
+    spec = TileSpec(size=592, halo=32, blend=16, multiple=4)
+    cut = list(spans(1500, spec))
+    assert [span.stop - span.start for span in cut] == [556, 556, 548]
+    assert sum(span.stop - span.start for span in cut) == 1500 + 2 * (2 * 32 + 16)

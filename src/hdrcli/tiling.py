@@ -90,17 +90,19 @@ def weighted(length: int, spec: TileSpec) -> Iterator[tuple[slice, Floats]]:
 
 
 def spans(length: int, spec: TileSpec) -> Iterator[slice]:
-    """Cut ``length`` into slices of one size; the last is moved back to end at the edge.
+    """Cut ``length`` into as few slices as there must be, all as small as that allows.
 
-    On a grid coarser than a pixel the last may be shorter by less than ``multiple``.
+    The last ends at the edge and may be shorter than the others.
     """
     if length <= spec.size:
         yield slice(0, length)
         return
-    last = -(-(length - spec.size) // spec.multiple) * spec.multiple
-    for start in range(0, last, spec.stride):
-        yield slice(start, start + spec.size)
-    yield slice(last, length)
+    margins = 2 * spec.halo + spec.blend
+    count = -(-(length - margins) // spec.stride)
+    stride = -(-(length - margins) // (count * spec.multiple)) * spec.multiple
+    count = -(-(length - margins) // stride)
+    for start in range(0, count * stride, stride):
+        yield slice(start, min(start + stride + margins, length))
 
 
 def ramp(span: slice, length: int, spec: TileSpec) -> Floats:

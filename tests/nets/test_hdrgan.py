@@ -3,6 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from hdrcli.importers import import_files
 from hdrcli.nets.hdrgan import (
@@ -11,6 +12,7 @@ from hdrcli.nets.hdrgan import (
     discriminator_loss,
     fold,
     generator_loss,
+    reflected,
     sphere_moments,
 )
 from tests.importers.bundle import around, write_bundle
@@ -123,7 +125,7 @@ def test_normalised_weights_stretch_nothing():
     torch.manual_seed(0)
     net = HDRGAN(channels=4, spectral=True)
     for _ in range(12):
-        net(*frames(8))
+        net(*frames(12))
     fold(net)
     kernel = net.state_dict()["encoders.0.blocks.0.conv1.weight"]
     assert float(torch.linalg.matrix_norm(kernel.flatten(1), 2)) == pytest.approx(1, abs=0.02)
@@ -180,3 +182,12 @@ def test_the_players_want_opposite_things():
     assert float(discriminator_loss(near, [far, near]) + generator_loss([far, near])) == (
         pytest.approx(-float(sphere_moments(near).mean()))
     )
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("n", [1, 2])
+def test_reflected_is_what_torch_calls_reflect(layout, n):
+    x = torch.randn(2, 3, 5, 7).contiguous(memory_format=layout)
+    wide = reflected(x, n)
+    assert torch.equal(wide, functional.pad(x, (n, n, n, n), mode="reflect"))
+    assert wide.is_contiguous(memory_format=layout)

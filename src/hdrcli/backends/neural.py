@@ -42,7 +42,7 @@ from hdrcli.weights import Entry
 log = logging.getLogger("hdrcli")
 
 BLEND = 16  # px over which tiles fade into each other
-LARGEST = {"cpu": 256, "cuda": 1024, "mps": 512}  # px inside the halo; on CPUs what caches hold
+LARGEST = {"cpu": 512, "cuda": 1024, "mps": 512}  # px inside the halo, which costs less, the larger
 SMALLEST = 64  # px inside the halo, whatever the memory; out of memory may halve it
 LEAST_SIDE = 32  # px, of a tile that is padded: coarsest scales need a few pixels
 STATISTICS_PIXELS = 1 << 18  # of the picture that whole-image statistics are measured on

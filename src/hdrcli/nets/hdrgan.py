@@ -181,9 +181,37 @@ class Upsample(nn.Module):
         return torch.relu_(self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest")))
 
 
+class ReflectConv2d(nn.Conv2d):
+    """3 × 3 over a picture that is reflected at its border."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, cin, H, W), H and W above the dilation."""
+        n = self.dilation[0]
+        learning = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
+        wide = F.pad(x, (n, n, n, n), mode="reflect") if learning else reflected(x, n)
+        return F.conv2d(wide, self.weight, self.bias, self.stride, 0, self.dilation)
+
+
+def reflected(x: Tensor, n: int) -> Tensor:
+    """``F.pad`` by n at each side, mode "reflect", in any layout: a copy and eight strips."""
+    b, c, h, w = x.shape
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if last else torch.contiguous_format
+    size = (b, c, h + 2 * n, w + 2 * n)
+    wide = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout)
+    wide[..., n:-n, n:-n] = x
+    for i in range(1, n + 1):
+        wide[..., n - i, n:-n] = x[..., i, :]
+        wide[..., h + n - 1 + i, n:-n] = x[..., h - 1 - i, :]
+    for i in range(1, n + 1):
+        wide[..., n - i] = wide[..., n + i]
+        wide[..., w + n - 1 + i] = wide[..., w + n - 1 - i]
+    return wide
+
+
 def conv3x3(cin: int, cout: int, *, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
     """3 × 3 over a picture that is reflected at its border; stride 2 halves, rounding up."""
-    return nn.Conv2d(cin, cout, 3, stride, dilation, dilation, padding_mode="reflect")
+    return ReflectConv2d(cin, cout, 3, stride, dilation, dilation, padding_mode="reflect")
 
 
 # -- spectral normalisation [37] --------------------------------------------------------------

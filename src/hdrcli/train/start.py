@@ -44,8 +44,10 @@ SHADOW_NOISE = {"gamma": 0.4, "mu-law": 0.8, "logit": 5.0}  # τ more per code b
 LEAST = -3.0  # logit of a weight that hardly counts
 LEAK = 0.1  # slope of EDVR's leaky ReLU
 COLOURS = range(3)
-# The layers that answer, by the ends of their names.
-ANSWERS = ("post_conv.2", "outputs.0", "outputs.1", "output", "head", "conv_last")
+# The layers that answer.
+ANSWERS = frozenset(
+    {"post_conv.2", "outputs.0", "outputs.1", "output", "weight_net.head", "refine_net.conv_last"}
+)
 # Where the straight pieces meet that stand for a curve.
 RAMPS = (1.0, 0.8, 0.35, 0.14, 0.055, 0.022, 0.008, 0.003, 0.001)  # light
 FAINT = 0.02  # scale of what goes through a sum without being seen
@@ -81,9 +83,8 @@ def _built(net: nn.Module, drawn: Mapping[str, Tensor]) -> dict[str, Tensor]:
     built = {}
     for name, now in net.named_parameters():
         was = drawn[name]
-        smaller = (now == was * SMALL) | (now == was * SMALL * SMALL)
-        built[name] = (now != was) & ~smaller
-        if name.rpartition(".")[0].endswith(ANSWERS):
+        built[name] = (now != was) & (now != was * SMALL)
+        if name.rpartition(".")[0] in ANSWERS:
             built[name] &= now != 0
     return built
 
