@@ -254,28 +254,44 @@ def mend_highlights(
     weight, known = sources[reference].weight[0], norm.ravel()[where]
     pixel = weight[own.largest.ravel()[where]]
     belief = darker_belief(sources[:reference], rows, frame.size[1], where)
-    doubt = np.maximum(1 - 4 * belief, 0) ** 2 * weight[int(fade)]
-    level: Floats | float = 0.0
-    if guess is not None:
+    level = None
+    if guess is not None and belief is not None:
         full = strips.upsample(guess, sources[0].scale, rows, frame.size[1])
         level = full.reshape(-1, 3)[where]
+    beside = apart(np.arange(frame.levels), frame.levels)
     for c, plane in enumerate(total):
-        here, channel, least = (a.ravel() for a in (own.planes[c], plane, shortest[c]))
-        here, was, least = here[where], channel[where], least[where]
-        extra = np.maximum(weight[here] - pixel, 0) * apart(here, frame.levels)
-        extra = np.maximum(extra, doubt)  # rather nearly clipped than of another moment
+        here, channel = own.planes[c].ravel()[where], plane.ravel()
+        was = channel[where]
+        extra = np.maximum(weight[here] - pixel, 0) * beside[here]
+        if belief is not None:  # rather nearly clipped than of another moment
+            extra = np.maximum(extra, np.maximum(1 - 4 * belief, 0) ** 2 * weight[int(fade)])
         measured = (known * was + extra * frame.table[:, c][here]) / (known + extra)
         clips = np.flatnonzero(here >= ceiling)
-        if len(clips):
-            sure = belief[clips]
-            bound = frame.table[int(np.ceil(ceiling)), c]
-            mixed = sure * was[clips] + (1 - sure) * np.maximum(least[clips], bound)
-            white = sources[0].light[c].max()  # what clips everywhere stays neutral: no guess
-            doubted = (1 - sure) * (least[clips] < white * np.float32(1 - 1e-5))
-            correction = doubted * (level[clips, c] if isinstance(level, np.ndarray) else level)
-            above = np.log(np.maximum(mixed, 1e-6) / bound) + correction
-            measured[clips] = bound * np.exp(np.maximum(above, 0))
+        bound = frame.table[int(np.ceil(ceiling)), c]
+        if belief is None:
+            measured[clips] = np.maximum(was[clips], bound)
+        elif len(clips):
+            least = shortest[c].ravel()[where[clips]]
+            white = sources[0].light[c].max()
+            more = None if level is None else level[clips, c]
+            measured[clips] = beyond(was[clips], belief[clips], least, bound, white, more)
         channel[where] = measured
+
+
+def beyond(
+    mean: Floats,
+    belief: Floats,
+    shortest: Floats,
+    bound: np.float32,
+    white: np.float32,
+    guess: Floats | None,
+) -> Floats:
+    """Light where the reference clips at ``bound`` and a darker frame is believed only so far."""
+    mixed = belief * mean + (1 - belief) * np.maximum(shortest, bound)
+    above = np.log(np.maximum(mixed, np.float32(1e-6)) / bound)
+    if guess is not None:  # what clips everywhere stays neutral
+        above += (1 - belief) * (shortest < white * np.float32(1 - 1e-5)) * guess
+    return np.asarray(bound * np.exp(np.maximum(above, 0)), np.float32)
 
 
 def apart(codes: NDArray[np.generic], levels: int) -> Floats:
@@ -305,12 +321,12 @@ def doubted(source: Source, rows: slice, width: int) -> list[slice]:
 
 def darker_belief(
     sources: list[Source], rows: slice, width: int, where: NDArray[np.intp]
-) -> Floats:
-    """The largest confidence that any of the darker frames has at these pixels of the block."""
+) -> Floats | None:
+    """The largest confidence of the darker frames at these pixels of the block; None: full."""
     belief = np.zeros(len(where), np.float32)
     for source in sources:
         if not doubted(source, rows, width):
-            return np.ones_like(belief)
+            return None
         assert source.confidence is not None
         full = strips.upsample(source.confidence, source.scale, rows, width)
         belief = np.maximum(belief, full.ravel()[where])
