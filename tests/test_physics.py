@@ -115,20 +115,37 @@ def prediction_error(light, codes):
     return np.abs(fitted - codes[between])
 
 
+def merged_without(left_out):
+    """The light of window-12 without some of its frames, times the exposure of each of those."""
+    frames = read_bracket(sorted(WINDOW.glob("*.jpg"))).bracket.frames
+    rest = [Path(f.name) for i, f in enumerate(frames) if i not in left_out]
+    image = merge(read_bracket(rest), AVERAGE).image
+    assert isinstance(image, Radiance)
+    light = image.absolute().pixels[::3, ::3]
+    for i in left_out:
+        exposure = frames[i].exposure
+        assert exposure is not None
+        yield i, light * np.float32(exposure), frames[i].codes[::3, ::3]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not WINDOW.is_dir(), reason="the real brackets are not beside the project")
 @pytest.mark.parametrize("left_out", [(6,), (2, 5, 8), (1, 3, 5, 7, 9)])
 def test_real_frames_left_out_are_predicted(left_out):
-    paths = sorted(WINDOW.glob("*.jpg"))
-    frames = read_bracket(paths).bracket
-    rest = [Path(f.name) for i, f in enumerate(frames.frames) if i not in left_out]
-    image = merge(read_bracket(rest), AVERAGE).image
-    assert isinstance(image, Radiance)
-    light = image.absolute().pixels
-    for i in left_out:
-        frame = frames.frames[i]
-        assert frame.exposure is not None
-        missed = prediction_error(
-            light[::3, ::3] * np.float32(frame.exposure), frame.codes[::3, ::3]
-        )
-        assert np.median(missed) <= 4, frame.name
+    for i, light, codes in merged_without(left_out):
+        assert np.median(prediction_error(light, codes)) <= 4, i
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not WINDOW.is_dir(), reason="the real brackets are not beside the project")
+def test_the_longest_frame_is_predicted_where_none_of_its_channels_clips():
+    """In the longest frame red clips nearly everywhere, before the camera turns its colours.
+
+    Green and blue then say more than their light, and no merge can know: over all of them one
+    curve misses by 6.7 codes, and from the codes of the photograph one stop darker by 4.
+    """
+    for i, light, codes in merged_without((1, 3, 5, 7, 9, 11)):
+        whole = codes.max(axis=2) < 250
+        assert whole.mean() > 0.02
+        missed = [prediction_error(light[whole][:, c], codes[whole][:, c]) for c in range(3)]
+        assert np.median(np.concatenate(missed)) <= 4, i
