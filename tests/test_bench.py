@@ -40,10 +40,18 @@ def test_peak_memory_is_at_least_what_is_held():
 def test_made_photographs_have_the_size_and_exposures(tmp_path):
     from hdrcli.bracket import read_bracket
 
-    paths = merging.made(tmp_path, 0.6, 3)
+    paths = merging.made(tmp_path, merging.Made(0.6, 3))
     bracket = read_bracket(paths).bracket
     assert bracket.size[0] * bracket.size[1] == pytest.approx(6e5, rel=0.01)
     np.testing.assert_allclose(bracket.evs, (-3, 0, 3), atol=0.05)
+
+
+@pytest.mark.slow
+def test_nine_made_photographs_span_no_more_than_a_camera_does(tmp_path):
+    from hdrcli.bracket import read_bracket
+
+    bracket = read_bracket(merging.made(tmp_path, merging.Made(0.3, 9))).bracket
+    np.testing.assert_allclose(bracket.evs, np.arange(-4, 5), atol=0.05)
 
 
 @pytest.mark.slow
@@ -59,6 +67,8 @@ def test_bench_merge_says_what_a_merge_costs(hdrcli, tmp_path):
     assert found["floor_seconds"] == pytest.approx(floor, abs=2e-3)
     warm = rows["merge, warm"]
     assert warm["times_floor"] == pytest.approx(warm["seconds"] / floor, rel=0.05, abs=0.02)
+    assert warm["cpu_seconds"] > 0
+    assert warm["cpu_times_floor"] > 0
     assert any(what.startswith("OpenCV") for what in rows)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png", "2.png"]
 

@@ -1,8 +1,10 @@
 """A merge beside its floor, which is to decode the inputs and encode the outputs, and OpenCV."""
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +12,39 @@ import numpy as np
 
 from hdrcli import device, exif, formats, pipeline
 from hdrcli.backends.registry import silent
-from hdrcli.bench import Progress, fresh, timed
+from hdrcli.bench import Progress, fresh
 from hdrcli.bracket import read_bracket
 from hdrcli.example import Example, write_example
 from hdrcli.formats import WriteOptions
 from hdrcli.frames import Codes, Metadata, Radiance
 from hdrcli.pipeline import MergeOptions
 
-EXAMPLE = (480, 320)  # width, height of the rendering that is enlarged
+EXAMPLE = (960, 640)  # width, height of the rendering that is enlarged
 NOISE = 1.5  # codes, added after enlarging, so that files compress like photographs
+GRAIN = 8  # per cent, of a texture on what stands still: enlarging leaves none as fine as a pixel
+WIDEST = 8.0  # stops from the darkest to the brightest photograph
+
+
+@dataclass(frozen=True)
+class Made:
+    """A bracket to be made for the measurement."""
+
+    megapixels: float = 24.0
+    frames: int = 3
+    moving: bool = False  # by hand, with people in it; else from a tripod, and nobody there
+
+    def __str__(self) -> str:
+        kind = "by hand, moving" if self.moving else "tripod"
+        return f"{self.frames} × {self.megapixels:g} MP, {kind}"
+
+
+USUAL = (Made(), Made(moving=True), Made(megapixels=12.0, frames=9))  # where nothing is asked for
 
 
 def measure(
     files: Sequence[Path],
     *,
-    megapixels: float = 24.0,
-    frames: int = 3,
+    make: Made = USUAL[0],
     runs: int = 3,
     threads: int | None = None,
     backend: str = "auto",
@@ -33,51 +52,78 @@ def measure(
 ) -> dict[str, Any]:
     """Time a merge of ``files``, or of a bracket made for it, and everything it is compared to.
 
-    Seconds are medians of ``runs``; ``times_floor`` is over decoding and encoding alone.
+    Seconds are medians of ``runs``; ``times_floor`` is over decoding and encoding alone. The
+    processor's seconds, of all threads, say the same on a machine that does something else too.
     """
     tell = progress or silent
     count = threads or device.cores()
     with tempfile.TemporaryDirectory(prefix="hdrcli-bench-") as folder:
         room = Path(folder)
         tell("photographs", 0.0)
-        paths = list(files) or made(room, megapixels, frames)
+        paths = list(files) or made(room, make)
         tell("merge, cold", 0.1)
         (cold, outcome), memory = fresh(cold_merge, paths, room / "cold.exr", count, backend)
-        rows = [row("merge, cold: a new process, imports included", [cold])]
-        options = MergeOptions(threads=count, overwrite=True, backend=backend)
+        rows = [row("merge, cold: a new process, imports included", [(cold, float("nan"))])]
         outputs = [room / "warm.exr"]
-        steps: tuple[tuple[str, Callable[[], object]], ...] = (
-            ("merge, warm", lambda: pipeline.merge_files(paths, outputs, options)),
+
+        def merge(name: str) -> Callable[[], object]:
+            options = MergeOptions(threads=count, overwrite=True, backend=name)
+            return lambda: pipeline.merge_files(paths, outputs, options)
+
+        steps: list[tuple[str, Callable[[], object]]] = [
+            ("merge, warm", merge(backend)),
             ("decode the inputs", lambda: formats.read_all(paths, count)),
             ("encode the outputs", Encode(paths, room, count)),
             ("OpenCV: AlignMTB, MergeDebevec, .hdr", OpenCV(paths, room, count)),
-        )
+        ]
+        if outcome["backend"] != "average":
+            steps.append(("merge by average, warm", merge("average")))
         for i, (name, work) in enumerate(steps):
-            tell(name, 0.2 + 0.2 * i)
-            rows.append(row(name, timed(work, runs).runs))
+            tell(name, 0.2 + 0.8 * i / len(steps))
+            rows.append(row(name, clocked(work, runs)))
         height, width = formats.read(paths[0]).size
-    floor = rows[2]["seconds"] + rows[3]["seconds"]
-    for entry in rows:
-        entry["times_floor"] = round(entry["seconds"] / floor, 2)
+    for kind in ("", "cpu_"):
+        floor = rows[2][f"{kind}seconds"] + rows[3][f"{kind}seconds"]
+        for entry in rows:
+            spent = entry[f"{kind}seconds"]
+            entry[f"{kind}times_floor"] = None if spent is None else round(spent / floor, 2)
     tell("done", 1.0)
     return {
+        "bracket": f"{len(paths)} photographs" if files else str(make),
         "size": [width, height],
         "frames": len(paths),
         "threads": count,
         "backend": outcome["backend"],
         "peak_memory_gb": round(memory / 1e9, 2),
-        "floor_seconds": round(floor, 3),
+        "floor_seconds": round(rows[2]["seconds"] + rows[3]["seconds"], 3),
         "rows": rows,
         "stages": outcome["seconds"],
     }
 
 
-def row(what: str, runs: Sequence[float]) -> dict[str, Any]:
+Clocked = tuple[float, float]  # seconds on the wall, and of the processor over all threads
+
+
+def clocked(work: Callable[[], object], runs: int) -> list[Clocked]:
+    """Run ``work`` so many times."""
+    found = []
+    for _ in range(runs):
+        start, before = time.perf_counter(), os.times()
+        work()
+        after = os.times()
+        spent = after.user + after.system - before.user - before.system
+        found.append((time.perf_counter() - start, spent))
+    return found
+
+
+def row(what: str, runs: Sequence[Clocked]) -> dict[str, Any]:
     """One line of the table."""
+    wall, processor = (float(np.median(column)) for column in zip(*runs, strict=True))
     return {
         "what": what,
-        "seconds": round(float(np.median(runs)), 3),
-        "runs": [round(seconds, 3) for seconds in runs],
+        "seconds": round(wall, 3),
+        "cpu_seconds": None if np.isnan(processor) else round(processor, 3),
+        "runs": [round(seconds, 3) for seconds, _ in runs],
     }
 
 
@@ -91,22 +137,38 @@ def cold_merge(
     return time.perf_counter() - start, outcome.as_dict()
 
 
-def made(folder: Path, megapixels: float, frames: int) -> list[Path]:
-    """Photographs of the rendered example, enlarged to so many megapixels, with noise."""
+def made(folder: Path, make: Made) -> list[Path]:
+    """Photographs of the rendered example, enlarged, with grain and noise."""
     import cv2
 
-    small = write_example(folder / "example", Example(frames=frames, size=EXAMPLE))
-    scale = (megapixels * 1e6 / (EXAMPLE[0] * EXAMPLE[1])) ** 0.5
+    step = min(3.0, WIDEST / max(make.frames - 1, 1))
+    example = Example(make.frames, ev_step=step, size=EXAMPLE, static=not make.moving)
+    small = write_example(folder / "example", example)
+    scale = (make.megapixels * 1e6 / (EXAMPLE[0] * EXAMPLE[1])) ** 0.5
     size = round(EXAMPLE[0] * scale), round(EXAMPLE[1] * scale)
+    grain = None if make.moving else grained(size)
     paths = []
     for i, source in enumerate(path for path in small if path.suffix == ".jpg"):
         frame = formats.read(source)
         codes = cv2.resize(frame.codes, size, interpolation=cv2.INTER_CUBIC)
+        if grain is not None:
+            codes = cv2.multiply(codes, cv2.merge([grain] * 3), scale=1 / 128)
         paths.append(folder / source.name)
         meta = frame.metadata
         told = Metadata(exposure_time=meta.exposure_time, f_number=meta.f_number, iso=meta.iso)
-        formats.write_display_codes(paths[-1], noisy(codes, i), exif=exif.write_exif(told))
+        codes = noisy(np.asarray(codes, np.uint8), i)
+        formats.write_display_codes(paths[-1], codes, exif=exif.write_exif(told))
     return paths
+
+
+def grained(size: tuple[int, int]) -> Codes:
+    """A fine texture to multiply codes by, 128 for none: a part of the light in every exposure."""
+    import cv2
+
+    cv2.setRNGSeed(1)
+    grain = np.empty((size[1] // 2 + 1, size[0] // 2 + 1), np.int16)
+    cv2.randn(grain, 128, 128 * GRAIN / 100)
+    return np.asarray(cv2.resize(np.clip(grain, 0, 255).astype(np.uint8), size), np.uint8)
 
 
 def noisy(codes: Codes, seed: int) -> Codes:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -29,40 +29,60 @@ def merge(
     files: options.Files = None,
     *,
     size: Annotated[
-        float, typer.Option(min=0.05, max=200, metavar="MEGAPIXELS", help="Without FILES.")
-    ] = 24.0,
-    frames: Annotated[int, typer.Option(min=2, max=15, help="Without FILES.")] = 3,
+        float | None, typer.Option(min=0.05, max=200, metavar="MEGAPIXELS", help="Without FILES.")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(min=2, max=15, help="Without FILES.")] = None,
+    moving: Annotated[
+        bool, typer.Option("--moving", help="Without FILES: by hand, with people in the picture.")
+    ] = False,
     runs: Annotated[int, typer.Option(min=1, help="How often; medians are shown.")] = 3,
     backend: options.Backend = "auto",
     threads: options.Threads = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Time a merge beside decoding and encoding alone, which is the floor, and beside OpenCV."""
-    from hdrcli.bench.merging import measure
+    """Time a merge beside decoding and encoding alone, which is the floor, and beside OpenCV.
+
+    Without FILES, --size, --frames or --moving three brackets are made and measured: 3 × 24 MP
+    from a tripod, the same by hand with people in it, and 9 × 12 MP.
+    """
+    from hdrcli.bench.merging import USUAL, Made, measure
 
     display.talk(quiet=quiet)
     paths = [Path(name) for name in options.expand(files)] if files else []
-    found = _measured(
-        measure,
-        paths,
-        megapixels=size,
-        frames=frames,
-        runs=runs,
-        threads=threads,
-        backend=backend,
-        quiet=quiet,
-    )
+    asked = Made(size or 24.0, frames or 3, moving)
+    wanted = [asked] if paths or size or frames or moving else USUAL
+    with display.progress(quiet=quiet) as progress:
+        found = [
+            measure(
+                paths, make=make, runs=runs, threads=threads, backend=backend, progress=progress
+            )
+            for make in wanted
+        ]
     if json:
-        display.as_json(found)
+        display.as_json(found[0] if len(found) == 1 else found)
         return
+    for one in found:
+        show_merge(one)
+
+
+def show_merge(found: dict[str, Any]) -> None:
+    """The table of one bracket."""
+
+    def cell(number: float | None) -> str:
+        return "" if number is None else f"{number:.2f}"
+
     width, height = found["size"]
+    names = "seconds", "times_floor", "cpu_seconds", "cpu_times_floor"
     display.table(
-        (f"{found['frames']} × {width}x{height}, {found['threads']} threads", ">s", ">floors"),
         (
-            (row["what"], f"{row['seconds']:.2f}", f"{row['times_floor']:.2f}")
-            for row in found["rows"]
+            f"{found['bracket']}, {width}x{height}, {found['threads']} threads",
+            ">s",
+            ">floors",
+            ">CPU s",
+            ">floors",
         ),
+        ((row["what"], *(cell(row[name]) for name in names)) for row in found["rows"]),
     )
     display.out(f"backend {found['backend']}, peak memory {found['peak_memory_gb']:.2f} GB")
 
