@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -309,6 +310,39 @@ def test_a_fresh_video_network_refines_nothing(exposures):
         coarse = net.coarse(fed[0][:, extra:-extra], fed[1][:, extra:-extra])
         refined = net(*fed)
     assert validation.psnrs(refined, coarse)[0] > 35
+
+
+@pytest.mark.parametrize("exposures", [2, 3])
+def test_a_fresh_video_network_leaves_out_what_has_moved(exposures):
+    torch.manual_seed(0)
+    preset = PRESETS["deephdrvideo", "cpu" if exposures == 2 else "cpu3"]
+    net = build("deephdrvideo", preset.arch).eval()
+    assert isinstance(net, DeepHDRVideo)
+    begin_at_merge(net)
+    light = 0.02 + 0.01 * torch.rand(1, 3, 64, 64)
+    steps = [(n - net.window // 2) % exposures for n in range(net.window)]
+    ratios = torch.tensor([[float(4**step) for step in steps]])
+    linear = light[:, None] * ratios[:, :, None, None, None]
+    moved = linear.clone()
+    moved[:, torch.arange(net.window) != net.window // 2, :, 20:44, 20:44] *= 3.0
+    with torch.no_grad():
+        same, ghost = (net.blend(x ** (1 / 2.2), ratios) for x in (linear, moved))
+    torch.testing.assert_close(same, light, rtol=1e-4, atol=1e-6)
+    inside = (..., slice(28, 36), slice(28, 36))
+    assert float((ghost / light)[inside].max()) < 1.1  # of 3
+
+
+def test_what_carries_the_merge_is_held():
+    preset = replace(PRESETS["hdrgan", "cpu"], held=0.0, warmup=0)
+    sample = clipped_scene()[1]
+    training = Training(preset, Plan(Path("unused"), steps=4), lambda step, frames: sample)
+    before = {name: p.detach().clone() for name, p in training.net.named_parameters()}
+    training.step(sample)
+    after = dict(training.net.named_parameters())
+    assert training.built
+    for name, built in training.built.items():
+        assert torch.equal(after[name][built], before[name][built])
+    assert any(not torch.equal(after[name], was) for name, was in before.items())
 
 
 def test_a_narrow_network_is_left_alone():

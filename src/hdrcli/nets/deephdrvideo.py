@@ -39,7 +39,8 @@ class DeepHDRVideo(nn.Module):
     at an eighth of the size and at half of it. channels, groups, extract_blocks, trunk_blocks:
     refine net; groups divides channels. batch_norm (weight net) and exposedness (refine net reads
     what is not well exposed): as in the published weights, True for two exposures only.
-    flow=False has no flow net: the frames come aligned by another flow, and are not blended twice.
+    flow=False has no flow net: the frames come aligned by another flow, are not blended twice, and
+    the weight net sees the neighbours' codes as the current frame's exposure would have them.
     Ablations (table 5): refine=False is "CNet", coarse=False "RefineNet†", which reads frames
     instead of coarse HDR; deformable=False is "w/o DA", attention=False "w/o TAF".
     """
@@ -152,6 +153,10 @@ class DeepHDRVideo(nn.Module):
             places += order
         images = torch.stack([L[:, middle], *warped, *near], 1)  # (B, images, 3, H, W)
         H = linear(images, t[:, places])
+        if self.flow_net is None:  # what differs is then what moved
+            now = t[:, middle]
+            near = [_re_exposed(L[:, frame], t[:, frame], now) for frame in order]
+            images = torch.stack([L[:, middle], *near], 1)
         if self.exposures == 2:  # the published weights of two exposures read all H, then all L
             x = torch.cat((H, images), 1)
         else:  # those of three read L and H of one frame after the other

@@ -107,7 +107,7 @@ _VIDEO: Mapping[str, Any] = MappingProxyType(
 _SMALL_VIDEO: Mapping[str, Any] = MappingProxyType(
     {
         "flow": False,
-        "weight_channels": 64,
+        "weight_channels": 96,
         "weight_tail": 32,
         "batch_norm": False,
         "channels": 24,
@@ -119,8 +119,8 @@ _SMALL_VIDEO: Mapping[str, Any] = MappingProxyType(
 _VIDEO_CPU: Mapping[str, Any] = MappingProxyType(
     {
         **_CPU,
-        "stages": (Stage("coarse", 0.65, 6e-4), Stage("refine", 0.35, 4e-4)),
-        "held": 0.03,
+        "stages": (Stage("coarse", 0.7, 3e-4), Stage("refine", 0.3, 2e-4)),
+        "held": 0.02,
         "doubled": 0.0,
         "stills": 0.35,
         "followed": True,

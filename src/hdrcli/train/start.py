@@ -42,6 +42,9 @@ DARKER = {"gamma": 0.03, "mu-law": 0.06, "logit": 0.3, "light": 0.1}  # ε
 SHADOW = 0.2  # code of the reference below which noise is more
 SHADOW_NOISE = {"gamma": 0.4, "mu-law": 0.8, "logit": 5.0}  # τ more per code below that
 LEAST = -3.0  # logit of a weight that hardly counts
+ALIKE, DIFFERS = 0.5, 90.0  # logit of an aligned frame's weight, and how it falls per code
+# Of colours: what is compared of two frames, lighter or darker, redder or bluer.
+DIFFERENCES = ((0.33, 0.33, 0.33), (-0.33, -0.33, -0.33), (0.5, 0.0, -0.5), (-0.5, 0.0, 0.5))
 LEAK = 0.1  # slope of EDVR's leaky ReLU
 COLOURS = range(3)
 # The layers that answer.
@@ -418,32 +421,69 @@ def _deephdrvideo(net: nn.Module) -> None:
         for level in net.flow_net.levels:
             shrink(level.get_submodule("6"))  # no flow is a better guess than any
     if net.weight_net is not None:
-        _weights(net.weight_net, net.weight_net.images * 3 if net.exposures == 2 else 0)
+        step, first = (3, 3 * net.weight_net.images) if net.exposures == 2 else (6, 0)
+        codes = [
+            range(first + step * i, first + step * i + 3) for i in range(net.weight_net.images)
+        ]
+        _weights(net.weight_net, codes, aligned=net.flow_net is None)
     if net.refine_net is not None:
         _refine(net.refine_net)
 
 
-def _weights(net: WeightNet, codes: int) -> None:
+def _weights(net: WeightNet, codes: Sequence[range], *, aligned: bool) -> None:
     """The frame itself, but where it is clipped, as an eighth of the size shows, its neighbours.
 
-    Channel 0 of every layer carries how far the codes are above CLIPPED; ``codes`` is where the
-    frame's own begin.
+    Channel 0 of every layer carries how far the codes are above CLIPPED. ``codes`` are the channels
+    of the images' codes, the frame's own first. ``aligned``: all are of one exposure, so that what
+    differs has moved; the following channels carry how much each neighbour differs, and neighbours
+    that do not are believed too.
     """
     shrink(net.head)
-    for layer in (*net.down, *net.up):
-        conv = layer.get_submodule("0")
-        weight = conv.weight
-        assert isinstance(weight, Tensor)
-        if isinstance(conv, nn.ConvTranspose2d):
-            weight[:, 0] = 0
-            weight[0, 0] = 0.25  # four of its taps reach every pixel
-        else:
-            set_row(conv, 0, {0: 1})
-    set_row(net.down[0].get_submodule("0"), 0, {codes + k: 10 / 3 for k in COLOURS}, -10 * CLIPPED)
+    layers = [layer.get_submodule("0") for layer in (*net.down, *net.up)]
+    near = range(1, len(codes)) if aligned else range(0)
+    enough = layers[0].get_parameter("bias").numel() > 4 * len(near)
+    near = near if enough else range(0)
+    set_row(layers[0], 0, dict.fromkeys(codes[0], 10 / 3), -10 * CLIPPED)
+    for i in near:
+        for row, signs in enumerate(DIFFERENCES, start=4 * i - 3):
+            taps = dict(zip(codes[i], signs, strict=True))
+            taps |= {k: -sign for k, sign in zip(codes[0], signs, strict=True)}
+            _mean_row(layers[0], row, taps)
+    for place, conv in enumerate(layers[1:]):
+        _carry(conv, 0, {0: 1})
+        for i in near:
+            _carry(
+                conv, i, dict.fromkeys(range(4 * i - 3, 4 * i + 1), 1.0) if place == 0 else {i: 1}
+            )
     for row in range(net.head.out_channels):
         _biases(net.head)[row] = -LEAST if row < len(COLOURS) else LEAST
     for k in COLOURS:
         set_row(net.head, k, {0: -40}, -LEAST)
+        for i in near:
+            set_row(net.head, 3 * i + k, {i: -DIFFERS}, ALIKE)
+
+
+def _carry(conv: nn.Module, row: int, taps: Taps) -> None:
+    """Hand channels on; twice the size in one layer, the mean of near places in half of it."""
+    weight = conv.weight
+    assert isinstance(weight, Tensor)
+    if isinstance(conv, nn.ConvTranspose2d):
+        weight[:, row] = 0
+        for channel, value in taps.items():
+            weight[channel, row] = value / 4  # four of its taps reach every pixel
+    elif conv.stride == (2, 2) and row > 0:
+        _mean_row(conv, row, taps)
+    else:
+        set_row(conv, row, taps)
+
+
+def _mean_row(conv: nn.Module, row: int, taps: Taps) -> None:
+    """Let an output channel be a weighted sum of the means around a place."""
+    set_row(conv, row, {})
+    weight = conv.weight
+    assert isinstance(weight, Tensor)
+    for channel, value in taps.items():
+        weight[row, channel] = value / weight[row, channel].numel()
 
 
 def _refine(net: RefineNet) -> None:
