@@ -38,6 +38,7 @@ from hdrcli.video.run import (
     finished,
     is_done,
     merger_for,
+    one_merged,
     prepared,
 )
 from hdrcli.video.windows import windows
@@ -171,7 +172,7 @@ def merge_chunk(chunk: Chunk) -> dict[int, float]:
     for window in windows(frames, chunk.pattern.period, distinct(chunk.pattern)):
         if not chunk.first <= window.now.index <= chunk.last or done(window.now.index):
             continue
-        radiance = merger.merge(window, chunk.options.deghost)
+        radiance = one_merged(window, merger, chunk.options)
         for sink in sinks:
             sink.take(window.now, radiance)
         clipped[window.now.index] = radiance.clipped

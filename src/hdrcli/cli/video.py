@@ -107,6 +107,15 @@ def command(
             "--deghost", rich_help_panel=MERGE, help="How firmly what moved is taken out."
         ),
     ] = "medium",
+    stabilize: Annotated[
+        bool,
+        typer.Option(
+            "--stabilize",
+            rich_help_panel=MERGE,
+            help="Bring neighbours to each frame by a similarity first, for a jerking camera; "
+            "the film keeps its movement.",
+        ),
+    ] = False,
     transfer: Annotated[
         Literal["pq", "hlg", "sdr"],
         typer.Option(
@@ -242,6 +251,7 @@ def command(
         response=response,
         backend=backend,
         deghost=deghost,
+        stabilize=stabilize,
         tmo=tmo,
         tmo_params={p.name: p.value for p in tmo_params or ()},
         exposure=exposure,

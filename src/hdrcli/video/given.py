@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hdrcli import formats
+from hdrcli.bracket.exif_exposure import exposure_of
 from hdrcli.bracket.sidecar import MAX_BYTES, number
 from hdrcli.errors import BracketError, InputError
 from hdrcli.frames import Response
@@ -21,6 +23,8 @@ NEAR_EV = 0.35  # measured ratios this near to the given ones refine them
 WRONG_EV = 0.5  # from here on they contradict
 SIDECARS = ("exposures.txt", "Exposures.txt", "ev.txt")
 MOST = 8  # exposures of a pattern
+LOOKED_AT = 12  # pictures whose EXIF is read
+SAME_EV = 0.05  # difference of two exposures that are one
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,13 @@ def pattern_of(
     values, source = given.values(), "given"
     if values is None:
         values, source = beside(clip), "sidecar"
+    if values is None:
+        values, source = recorded(clip), "EXIF"
+        if values is not None:
+            found = said(values, source, probes, claimed, fixed=fixed)
+            if not _contradicted(found):
+                return found
+            values = None
     if values is None:
         found = exposures.detect(probes, claimed)
         if fixed:
@@ -147,6 +158,31 @@ def _refined(pattern: Pattern) -> Pattern:
         return pattern
     base = pattern.exposures[pattern.anchor]
     return replace(pattern, exposures=tuple(base * 2.0**ev for ev in pattern.measured))
+
+
+def _contradicted(pattern: Pattern) -> bool:
+    """Whether the pixels say something else than the exposures."""
+    if pattern.measured is None:
+        return False
+    nominal = np.log2(np.array(pattern.exposures) / pattern.exposures[pattern.anchor])
+    return bool(np.abs(nominal - np.array(pattern.measured)).max() > WRONG_EV)
+
+
+def recorded(clip: Clip) -> tuple[float, ...] | None:
+    """The exposures of one period, as the EXIF of a folder of pictures has them; None where it
+    lacks them, or where they do not repeat."""
+    found = []
+    for path in clip.files[:LOOKED_AT]:
+        exposure = exposure_of(formats.read(path).metadata)
+        if exposure is None:
+            return None
+        found.append(exposure)
+    stops = np.log2(np.array(found))
+    for period in range(2, min(MOST, len(stops) - 1) + 1):
+        repeats = np.abs(stops[period:] - stops[:-period]).max() < SAME_EV
+        if repeats and np.ptp(stops[:period]) >= exposures.LEAST_EV:
+            return tuple(found[:period])
+    return None
 
 
 def beside(clip: Clip) -> tuple[float, ...] | None:

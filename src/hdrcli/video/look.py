@@ -194,6 +194,7 @@ class HdrLook:
         light = self.top * (np.arange(STEPS + 1) / STEPS) ** 2
         light[0] = light[1]
         shown = rolled_off(light, grade.source_peak, self.peak)
+        self.knee = float(light[np.argmax(shown < light * (1 - 1e-6))])  # as it is up to here
         self.gain = (shown / light).astype(np.float32).reshape(1, -1)
         share = (np.arange(STEPS + 1) / STEPS) ** 2
         code = hlg_encode(share) if hlg else pq_encode(share * self.peak)
@@ -203,12 +204,14 @@ class HdrLook:
 
     def planes(self, radiance: Radiance, seconds: float, scene: int) -> Planes:
         """The planes of a frame; its light is counted."""
+        import cv2
+
         matrix = (self.scale * conversion(radiance.primaries, REC2020)).astype(np.float32)
         found: list[tuple[float, float]] = []
 
         def strip(pixels: Floats, _rows: slice) -> Floats:
             light, most = self._shown(pixels, matrix)
-            found.append((float(most.max()), float(most.sum(dtype=np.float64))))
+            found.append((float(most.max()), float(cv2.sumElems(most)[0])))
             return self._encoded(light)
 
         planes = coded(radiance, self.shape, strip)
@@ -224,6 +227,8 @@ class HdrLook:
         cv2.max(light, 0.0, dst=light)
         planes = cv2.split(light)
         most = cv2.max(cv2.max(planes[0], planes[1]), planes[2])
+        if cv2.minMaxLoc(most)[1] < self.knee:
+            return np.asarray(light), np.asarray(most)
         known = cv2.min(most, self.top)  # brighter still is shown as the top of the table is
         shown = cv2.multiply(known, looked_up(known, self.top, self.gain))
         gain = cv2.divide(shown, cv2.max(most, 1e-9))

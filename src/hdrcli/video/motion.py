@@ -286,6 +286,7 @@ def _dis() -> Any:  # noqa: ANN401
 
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     dis.setFinestScale(1)  # half of the pixels of the reduced picture: fine motion counts here
+    dis.setVariationalRefinementIterations(1)  # more cost as much as the rest, and gain nothing
     return dis
 
 
@@ -407,6 +408,18 @@ def judge(
     return flow, motion.believe(judged, every, strength)
 
 
+def _pair(ours: Floats, theirs: Floats, ratio: float) -> list[NDArray[np.uint8]]:
+    """Two views of the light, on one scale, as codes of one exposure."""
+    exposure = max(ratio, 1.0)
+    ceiling = motion.CLIP_LIGHT * min(1.0, exposure)
+    return [_grey(light * np.float32(exposure / ceiling)) for light in (ours, theirs)]
+
+
+def exposed_alike(now: Small, other: Small, ratio: float) -> list[NDArray[np.uint8]]:
+    """Two reduced frames as codes of one exposure; ``ratio`` is the other's over the first's."""
+    return _pair(now.light, other.light * np.float32(1 / ratio), ratio)
+
+
 def directly(
     known: Known,
     seen: Seen,
@@ -418,9 +431,7 @@ def directly(
     """The flow between known and seen themselves, where it fits better than the expected one."""
     import cv2
 
-    exposure = max(seen.ratio, 1.0)
-    ceiling = motion.CLIP_LIGHT * min(1.0, exposure)
-    pair = [_grey(v.light * np.float32(exposure / ceiling)) for v in (known, seen)]
+    pair = _pair(known.light, seen.light, seen.ratio)
     start = None if flow is None else flow.copy()
     direct = np.asarray(_dis().calc(pair[0], pair[1], start), np.float32)
     helped = disagreement(known, seen.moved(direct), strength, noise)

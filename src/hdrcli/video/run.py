@@ -29,6 +29,7 @@ from hdrcli.video.given import Given, pattern_of
 from hdrcli.video.merge import AUTO, Merger, load_merger
 from hdrcli.video.phase import Phase
 from hdrcli.video.probe import Probe
+from hdrcli.video.stabilise import steadied
 from hdrcli.video.stages import Worker, ahead, side_by_side
 from hdrcli.video.windows import Window, windows
 
@@ -48,6 +49,7 @@ class VideoOptions:
     response: str = "auto"
     backend: str = "auto"
     deghost: str = "medium"
+    stabilize: bool = False  # neighbours, by a similarity, before anything else
     tmo: str = tonemap.DEFAULT
     tmo_params: Mapping[str, float] = field(default_factory=dict)
     exposure: float = 0.0  # stops brighter, of the HDR outputs
@@ -309,12 +311,30 @@ def merging(
         if done(window.now.index):
             return Shown(window.now, EMPTY)
         with clock.stage("merge"):
-            return Shown(window.now, merger.merge(window, options.deghost))
+            return Shown(window.now, one_merged(window, merger, options))
 
-    count = (options.threads or default_threads()) if merger.side_by_side else 1
-    yield from side_by_side(work, windows(exposed, pattern.period, distinct(pattern)), count)
+    count = options.threads or default_threads()
+    if not merger.side_by_side:
+        count = 1
+    yield from side_by_side(
+        work, windows(exposed, pattern.period, distinct(pattern)), count, few_if_large
+    )
 
 
+def one_merged(window: Window, merger: Merger, options: VideoOptions) -> Radiance:
+    """The window's frame, merged."""
+    if options.stabilize:
+        window = steadied(window)
+    return merger.merge(window, options.deghost)
+
+
+def few_if_large(window: Window) -> int:
+    """How many windows may be merged at once, for the memory they take."""
+    height, width = window.now.frame.size
+    return max(1, AT_ONCE // (height * width))
+
+
+AT_ONCE = 20_000_000  # pixels that may be merged at once: two frames of 4K, one of 8K
 EMPTY = Radiance(np.zeros((1, 1, 3), np.float32))  # of a frame that need not be merged
 
 

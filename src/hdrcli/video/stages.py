@@ -66,11 +66,15 @@ def _put(line: "queue.Queue[Item | _End]", item: Item | _End, gone: threading.Ev
 
 
 def side_by_side(
-    work: Callable[[Item], Result], items: Iterable[Item], count: int
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    count: int,
+    limit: Callable[[Item], int] = lambda _item: 1 << 30,
 ) -> Generator[Result, None, None]:
     """``work`` done with each item, ``count`` at once; results in the order of the items.
 
-    OpenCV's own threads rest meanwhile: the items fill the cores.
+    ``limit`` tells of an item how many such may be at hand at once. OpenCV's own threads rest
+    meanwhile: the items fill the cores.
     """
     if count == 1:
         for item in items:
@@ -84,9 +88,9 @@ def side_by_side(
     try:
         with ThreadPoolExecutor(count, thread_name_prefix="merge") as pool:
             for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) > count:
+                while len(waiting) >= min(count + 1, limit(item)):
                     yield waiting.popleft().result()
+                waiting.append(pool.submit(work, item))
             while waiting:
                 yield waiting.popleft().result()
     finally:
