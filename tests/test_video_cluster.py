@@ -1,6 +1,7 @@
 """Video in chunks on a cluster: the same frames as on one machine."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ def test_time_stamps_that_are_not_found_again_are_named(pictures, tmp_path, monk
     found = chunks._places
 
     def shifted(ready):
-        yield from (chunks.replace(place, pts=place.pts + 100) for place in found(ready))
+        yield from (replace(place, pts=place.pts + 100) for place in found(ready))
 
     monkeypatch.setattr(chunks, "_places", shifted)
     with pytest.raises(FormatError, match="not found by its time stamp"):

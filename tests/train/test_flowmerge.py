@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hdrcli.errors import InputError
+from hdrcli.nets.flowmerge import FlowMerge
 from hdrcli.train import checkpoint, flowmerge, session
 from hdrcli.train.flowmerge import Judge, Plan, Run, loss_of
 from hdrcli.train.loop import BEST
@@ -106,7 +107,7 @@ def order(tmp_path, rng, monkeypatch):
 def test_an_order_is_carried_out_and_resumed(order):
     assert session.train(order) == order.out / BEST
     weights, about = checkpoint.load(order.out / BEST)
-    flowmerge.FlowMerge().load_state_dict(weights)
+    FlowMerge().load_state_dict(weights)
     assert about["backend"] == "flowmerge"
     made = sorted((order.out / "pool").iterdir())
     with pytest.raises(InputError, match="holds a training already"):
