@@ -5,6 +5,8 @@ import io
 import logging
 import os
 import struct
+import subprocess
+import sys
 import tempfile
 import zlib
 from functools import cache
@@ -702,6 +704,49 @@ def test_a_file_cut_short_is_refused_by_name(tmp_path, kind, keep, capfd):
         formats.read(path)
     assert caught.value.hint
     assert not capfd.readouterr().out  # stdout is data
+
+
+def libjpeg_complains(paths):
+    """Of which of these, asked of OpenCV in a process of its own."""
+    code = """
+import cv2, sys
+for name in sys.argv[1:]:
+    print("@", name, file=sys.stderr, flush=True)
+    cv2.imread(name)
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", code, *paths], capture_output=True, check=True, text=True
+    )
+    parts = [part.partition("\n") for part in told.stderr.split("@ ")[1:]]
+    return [Path(name) for name, _, said in parts if "Corrupt JPEG data" in said]
+
+
+def flipped(data, at):
+    broken = bytearray(data)
+    broken[at // 8] ^= 1 << at % 8
+    return bytes(broken)
+
+
+def test_a_jpeg_damaged_in_the_middle_is_refused_by_name(tmp_path):
+    """Bits flipped one by one: whatever libjpeg stumbles over; whole files never."""
+    rng = np.random.default_rng(2)
+    small = rng.integers(0, 256, (24, 32, 3), np.uint8)
+    stream = io.BytesIO()
+    picture = Image.fromarray(small).resize((320, 240), Image.Resampling.BICUBIC)
+    picture.save(stream, "JPEG", quality=90)
+    data = stream.getvalue()
+    (tmp_path / "whole.jpg").write_bytes(data)
+    formats.read(tmp_path / "whole.jpg")
+    start = 8 * (data.index(b"\xff\xda") + 40)
+    paths = []
+    for at in rng.integers(start, 8 * (len(data) - 40), 20):
+        paths.append(tmp_path / f"IMG_{at}.jpg")
+        paths[-1].write_bytes(flipped(data, int(at)))
+    damaged = libjpeg_complains(paths)
+    assert len(damaged) >= 3
+    for path in damaged:
+        with pytest.raises(FormatError, match=path.stem):
+            formats.read(path)
 
 
 @pytest.mark.parametrize(
