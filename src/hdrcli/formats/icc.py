@@ -114,7 +114,7 @@ def _description(tags: dict[bytes, bytes]) -> str:
         text = tag[start : start + min(size, 128)].decode("utf-16-be", "replace")
     else:
         text = tag[12:92].partition(b"\0")[0].decode("ascii", "replace")
-    return text.strip() or "of the profile"
+    return text.strip() or "unnamed profile"
 
 
 def _unadaptation(tags: dict[bytes, bytes]) -> tuple[NDArray[np.float64], tuple[float, float]]:
