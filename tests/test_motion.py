@@ -57,8 +57,15 @@ def test_a_static_bracket_needs_no_maps(scene, curve):
 
 
 @pytest.mark.parametrize(
-    ("sensor", "strength"),  # "high" is meant to doubt: noise as strong as this is beyond it
-    [(NOISY, "low"), (NOISY, "medium"), (NOISY, "high"), (ISO_6400, "low"), (ISO_6400, "medium")],
+    ("sensor", "strength"),
+    [
+        (NOISY, "low"),
+        (NOISY, "medium"),
+        (NOISY, "high"),
+        (ISO_6400, "low"),
+        (ISO_6400, "medium"),
+        (ISO_6400, "high"),
+    ],
 )
 def test_noise_alone_is_not_motion(sensor, strength):
     for seed in range(2):

@@ -33,7 +33,6 @@ MAX_PIXELS = 1_600_000  # of the pictures that motion is estimated on
 MOST_PIXELS = 5 * MAX_PIXELS  # of all of them, where the photographs are big
 MARGIN = 32  # px of the reduced picture around what a quick look finds
 CLIP = 250 / 255  # JPEG pushes clipped codes a little down: from here on a code is a lower bound
-NOISE_SIGMAS = 3.0  # standard deviations of noise within one tolerance
 QUANTUM = 4 / 12 / 255**2  # variance of eight-bit codes over light, for a gamma near two
 MISREGISTRATION = 0.2  # px of the reduced picture that are not motion
 SCALES = (0.6, 1.6)  # px, Gaussians over which differences are averaged before they are judged
@@ -75,13 +74,14 @@ class Strength:
     start: float  # tolerances at which belief begins to fall
     end: float  # tolerances at which it has gone
     grow: int  # px by which a disbelieved region is grown, on the reduced picture
+    sigmas: float = 3.0  # standard deviations of noise within one tolerance
 
 
 STRENGTHS: dict[str, Strength | None] = {
     "none": None,
     "low": Strength(relative=0.16, floor=0.008, start=2.0, end=4.0, grow=1),
     "medium": Strength(relative=0.08, floor=0.004, start=1.3, end=2.8, grow=2),
-    "high": Strength(relative=0.05, floor=0.002, start=1.0, end=2.0, grow=4),
+    "high": Strength(relative=0.05, floor=0.002, start=1.0, end=2.0, grow=4, sigmas=4.0),
 }
 
 
@@ -616,7 +616,7 @@ def tolerances(guide: Guide, ratio: float, strength: Strength, noise: Noise) -> 
     cv2.multiply(steady, steady, dst=steady)
     edges = gradient_squared(guide.radiance).reshape(steady.shape)
     cv2.scaleAdd(edges, MISREGISTRATION**2, steady, dst=steady)
-    allowed = (cv2.scaleAdd(variance, NOISE_SIGMAS**2 * averaged(s), steady) for s in SCALES)
+    allowed = (cv2.scaleAdd(variance, strength.sigmas**2 * averaged(s), steady) for s in SCALES)
     return [np.asarray(cv2.divide(1.0, a, dst=a), np.float32).reshape(shape) for a in allowed]
 
 
