@@ -91,14 +91,14 @@ class Motion:
 
     ``flows``: (h, w, 2) float32, pixels of the reduced picture, x then y: where the reference's
     pixel lies in the frame, before the frame's homography. ``confidence``: (h, w) float32 in
-    [0, 1]. ``disagreement``: (h, w) float32, the difference left, in tolerances. ``scale`` is
+    [0, 1]. ``disagreement``: (h, w) float16, the difference left, in tolerances. ``scale`` is
     reduced over full size, along x and y.
     """
 
     flows: tuple[Floats | None, ...]
     confidence: tuple[Floats | None, ...]
     noise: tuple[Noise, ...]
-    disagreement: tuple[Floats | None, ...] = ()
+    disagreement: tuple[NDArray[np.float16] | None, ...] = ()
     scale: tuple[float, float] = (1.0, 1.0)
     views: tuple["View", ...] = ()  # what was compared, after flow; kept only where asked for
     moved: float = 0.0  # fraction of the picture where it matters what is believed: stakes.py
@@ -114,7 +114,7 @@ class Motion:
 class View:
     """One frame on the reduced picture, in the reference's geometry."""
 
-    light: Floats  # (h, w, 3), the frame's own white at 1.0
+    light: NDArray[Any]  # (h, w, 3) float32, float16 once kept; the frame's own white at 1.0
     clipped: NDArray[np.bool_]  # (h, w), some channel is only a lower bound
     dark: NDArray[np.bool_]  # (h, w), all channels are only upper bounds
     valid: NDArray[np.bool_]  # (h, w)
@@ -153,6 +153,10 @@ class View:
             dark=pasted(self.dark, part.dark, box),
             valid=pasted(self.valid, part.valid, box),
         )
+
+    def kept(self) -> "View":
+        """The same with its light in half floats, to save memory."""
+        return replace(self, light=self.light.astype(np.float16))
 
     def halved(self) -> "View":
         """The view on a picture of half the size; an odd last row or column is left out."""
@@ -261,9 +265,10 @@ def analyse(
     ]
     for i in outward(count, bracket.reference):
         view = look(bracket.frames[i], float(bracket.ratios[i]), size)
-        found[i], views[i] = known.compare(view)
+        found[i], moved = known.compare(view)
+        views[i] = moved.kept() if keep_views else reference
         ends, shortest = ends_of(bracket.frames[i]), i == 0
-        said.append(partial(stakes.add, view, views[i], found[i].belief, ends, shortest=shortest))
+        said.append(partial(stakes.add, view, moved, found[i].belief, ends, shortest=shortest))
         if any(one is not NOTHING for one in found):  # else it is never asked for
             for add in said:
                 add()
@@ -272,9 +277,9 @@ def analyse(
         flows=tuple(one.flow for one in found),
         confidence=tuple(one.belief for one in found),
         noise=(model,) * count,
-        disagreement=tuple(one.judged for one in found),
+        disagreement=tuple(stored(one.judged) for one in found),
         scale=scale,
-        views=tuple(views) if keep_views else (),
+        views=tuple(views) if keep_views else (),  # their light in half floats
         moved=0.0 if said else float(stakes.moved().mean()),
     )
 
@@ -361,6 +366,11 @@ class Known:
             self.full = self.full.extended(view, view.radiance, belief, self.noise)
         self.waiting.clear()
         return self.full
+
+
+def stored(judged: Floats | None) -> NDArray[np.float16] | None:
+    """A disagreement as it is kept: in half floats, for which 100 tolerances are enough."""
+    return None if judged is None else np.minimum(judged, 100).astype(np.float16)
 
 
 def pasted(whole: NDArray[Any], part: NDArray[Any], box: Box) -> NDArray[Any]:

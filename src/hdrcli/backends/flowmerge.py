@@ -83,7 +83,9 @@ def correct(
     """
     import torch
 
-    arrays = padded(evidence_arrays(bracket, motion), net.multiple_of)
+    arrays = evidence_arrays(bracket, motion)
+    for name, grown in padding(arrays, net.multiple_of):
+        arrays[name] = grown  # one after the other: all of them twice would be too much
     height, width = motion.views[0].clipped.shape
     touched = [c is not None for c in motion.confidence]
     with torch.inference_mode():
@@ -93,11 +95,12 @@ def correct(
     return (
         replace(
             motion,
+            views=(),
             confidence=tuple(
                 judged.confidence[i, :height, :width] if t else None for i, t in enumerate(touched)
             ),
             flows=tuple(
-                compose(shift, flow) if t else flow
+                compose(shift.astype(np.float32), flow) if t else flow
                 for shift, flow, t in zip(shifts, motion.flows, touched, strict=True)
             ),
         ),
@@ -110,7 +113,7 @@ class Judged:
     """What PairNet makes of the evidence, on the padded picture."""
 
     confidence: Floats  # (n, h, w)
-    shift: Floats  # (n, h, w, 2), pixels
+    shift: NDArray[np.float16]  # (n, h, w, 2), pixels, two at most
     radiance: Floats  # (3, h, w)
     shortest: Floats  # (3, h, w), light of the shortest frame after the shift
     belief: Floats  # (1, h, w), in light that clips in the reference
@@ -135,7 +138,7 @@ def judge(net: "FlowMerge", arrays: Arrays, device: "torch.device | str", core: 
     count, size = len(arrays["clipped"]), arrays["clipped"].shape[-2:]
     found = Judged(
         np.empty((count, *size), np.float32),
-        np.empty((count, *size, 2), np.float32),
+        np.empty((count, *size, 2), np.float16),
         np.empty((3, *size), np.float32),
         np.empty((3, *size), np.float32),
         np.empty((1, *size), np.float32),
@@ -193,16 +196,19 @@ def guess(
 def evidence_arrays(bracket: Bracket, motion: Motion) -> Arrays:
     """What the network is given of a bracket, as compact arrays. ``motion`` must keep its views."""
     height, width = motion.views[0].clipped.shape
-    flat = np.ones((height, width), np.float32)
+    flat = np.ones((height, width), np.float16)
     response = bracket.ref.response
-    beliefs = [flat if c is None else c for c in motion.confidence]
-    differences = [0 * flat if d is None else np.minimum(d, 100) for d in motion.disagreement]
+    beliefs = [flat if c is None else c.astype(np.float16) for c in motion.confidence]
+    differences = [0 * flat if d is None else d for d in motion.disagreement]
+    light = np.empty((len(motion.views), 3, height, width), np.float16)
+    for view, planes in zip(motion.views, light, strict=True):
+        planes[:] = view.light.transpose(2, 0, 1)
     return {
-        "light": np.stack([v.light.transpose(2, 0, 1) for v in motion.views]).astype(np.float16),
+        "light": light,
         "clipped": np.stack([v.clipped for v in motion.views]),
         "valid": np.stack([v.valid for v in motion.views]),
-        "belief": np.stack(beliefs).astype(np.float16),
-        "disagreement": np.stack(differences).astype(np.float16),
+        "belief": np.stack(beliefs),
+        "disagreement": np.stack(differences),
         "ratio": bracket.ratios.astype(np.float32),
         "reference": np.array(bracket.reference, np.int64),
         "fade": np.array(response.at(FADE), np.float32),
@@ -213,13 +219,16 @@ def evidence_arrays(bracket: Bracket, motion: Motion) -> Arrays:
 
 def padded(arrays: Arrays, multiple: int) -> Arrays:
     """The same with maps grown to multiples of ``multiple`` by repeating their last row, column."""
+    return dict(padding(arrays, multiple))
+
+
+def padding(arrays: Arrays, multiple: int) -> Iterator[tuple[str, NDArray[Any]]]:
+    """The same one by one."""
     height, width = arrays["clipped"].shape[-2:]
     more = ((0, -height % multiple), (0, -width % multiple))
-
-    def grown(a: NDArray[Any]) -> NDArray[Any]:
-        return np.pad(a, [*[(0, 0)] * (a.ndim - 2), *more], "edge") if a.ndim > 2 else a
-
-    return {name: grown(a) for name, a in arrays.items()}
+    for name, a in list(arrays.items()):
+        maps = a.ndim > 2 and more != ((0, 0), (0, 0))
+        yield name, np.pad(a, [*[(0, 0)] * (a.ndim - 2), *more], "edge") if maps else a
 
 
 def evidence_of(arrays: Sequence[Arrays], device: "str | torch.device" = "cpu") -> "Evidence":
