@@ -17,7 +17,7 @@ IDLE, NEURAL_IDLE = 160 << 20, 400 << 20  # bytes of a worker without and with P
 # Bytes: of a worker, of each pixel of one photograph, by itself and once per photograph, and of
 # each pixel of a photograph as motion is looked at, reduced. Peaks measured on photographs of
 # 3 x 24, 8 x 8, 12 x 2 and 3 x 0.5 megapixels were 3 to 25 % below.
-CLASSICAL = 200 << 20, 10, 9, 0
+CLASSICAL = 200 << 20, 10, 9, 40
 MOVING = 450 << 20, 10, 9, 122  # what FlowMerge corrects, which auto takes where something moved
 NETWORK = 900 << 20, 40, 13, 0  # in tiles that fit
 LEAST = 64 << 20  # bytes to begin a merge with
@@ -62,21 +62,24 @@ def _is_network(backend: str) -> bool:
 
 @contextmanager
 def limited(size: int | None) -> Iterator[None]:
-    """Let this process allocate no more than ``size`` bytes; more is a MemoryError.
+    """Let this process take no more than ``size`` bytes; more is a MemoryError.
 
-    On Linux, where the kernel counts private memory that can be written (RLIMIT_DATA); elsewhere
-    nothing is limited. Raises MemoryError at once where too little is left to begin with: a
-    thread that finds no memory for its first object is waited for without end.
+    On Linux, where the kernel counts private memory that can be written (RLIMIT_DATA): what is
+    resident now may grow to ``size``. Elsewhere nothing is limited. Raises MemoryError at once
+    where too little is left to begin with: a thread that finds no memory for its first object
+    is waited for without end.
     """
     if size is None or sys.platform != "linux":
         yield
         return
     import resource
 
-    if size - _status("VmData") < LEAST:
+    room = size - _status("VmRSS")
+    if room < LEAST:
         raise MemoryError(f"{size >> 20} MB")
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = size if hard == resource.RLIM_INFINITY else min(size, hard)
+    wanted = _status("VmData") + room
+    wanted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
     try:
         yield
