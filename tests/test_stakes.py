@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hdrcli import motion, stakes
-from hdrcli.backends import choice
+from hdrcli.backends import Settings, choice, load_backend
 from tests.scenes import FILM_CURVE, NOISY, Sensor, flat, photograph, texture, with_disc
 
 SIZE = (128, 160)
@@ -64,3 +64,17 @@ def test_thin_edges_do_not_count():
         found.add(views[0], views[0], None, None, shortest=True)
         found.add(other, other, belief, None, shortest=False)
         assert found.moved().any() == moved
+
+
+@pytest.mark.parametrize("belief", [0.0, 0.3, 0.6, 0.95])
+def test_what_the_reference_shows_bright_gets_no_dark_specks(belief):
+    """A car's lamp passes in the reference; the darker frame shows the road, half believed."""
+    lamp, road = flat(32, 32, 0.93), flat(32, 32, 0.02)
+    bracket = photograph([road, lamp], (-2.0, 0.0))
+    assert bracket.ref.codes.max() > 235
+    half = np.full((32, 32), belief, np.float32)
+    found = replace(motion.Motion.none(2), confidence=(half, None))
+    light = load_backend("average", Settings(threads=1)).merge(bracket, found)
+    own = bracket.ref.linear()
+    bright = bracket.ref.codes > 0.75 * 255
+    assert (np.asarray(light.pixels)[bright] > 0.65 * own[bright]).all()

@@ -30,6 +30,7 @@ WeightCurve = Callable[[Floats, float, Noise], Floats]
 
 FADE = 235 / 255  # from here to CLIP the weight of a code falls to zero
 APART = (0.75, 0.94)  # codes between which a channel loses belief beside one that clips
+NEARLY = np.float32(0.7)  # of the reference's bright light that is there in any case
 FALLBACK = 1e-7  # weight of the shortest frame where nothing else is known
 NEIGHBOURS = 16  # columns of the reduced picture: doubts no further apart are one
 FLOAT_LEVELS = 65536  # a float frame's weight is looked up at this many steps
@@ -258,14 +259,18 @@ def mend_highlights(
     if guess is not None and belief is not None:
         full = strips.upsample(guess, sources[0].scale, rows, frame.size[1])
         level = full.reshape(-1, 3)[where]
-    beside = apart(np.arange(frame.levels), frame.levels)
+    beside, shown = apart(np.arange(frame.levels), frame.levels), APART[0] * (frame.levels - 1)
     for c, plane in enumerate(total):
         here, channel = own.planes[c].ravel()[where], plane.ravel()
         was = channel[where]
         extra = np.maximum(weight[here] - pixel, 0) * beside[here]
         if belief is not None:  # rather nearly clipped than of another moment
             extra = np.maximum(extra, np.maximum(1 - 4 * belief, 0) ** 2 * weight[int(fade)])
-        measured = (known * was + extra * frame.table[:, c][here]) / (known + extra)
+        light = frame.table[:, c][here]
+        measured = (known * was + extra * light) / (known + extra)
+        if belief is not None:  # what the reference shows bright is no shade
+            bright = np.where((here >= shown) & (belief < 1), NEARLY * light, 0)
+            measured = np.maximum(measured, bright)
         clips = np.flatnonzero(here >= ceiling)
         bound = frame.table[int(np.ceil(ceiling)), c]
         if belief is None:
