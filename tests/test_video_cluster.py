@@ -46,6 +46,12 @@ def pictures(tmp_path_factory):
     return write_pictures(tmp_path_factory.mktemp("pictures") / "in", shown[:7] + shown[8:])
 
 
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    shown = [codes for codes, _ in film(6, speed=2.0)]
+    return write_pictures(tmp_path_factory.mktemp("short") / "in", shown)
+
+
 def test_frames_are_those_of_one_machine(pictures, tmp_path):
     one = video_file(pictures, [Target(tmp_path / "one", "exr")], exr_options())
     many = spread(pictures, Target(tmp_path / "many", "exr"))
@@ -58,7 +64,7 @@ def test_frames_are_those_of_one_machine(pictures, tmp_path):
         assert (same[0] == same[1]).all(), name
 
 
-def test_what_is_encoded_is_that_of_one_machine(pictures, tmp_path, monkeypatch):
+def test_what_is_encoded_is_that_of_one_machine(short, tmp_path, monkeypatch):
     """Encoders with threads do not repeat themselves, so what they are given is compared."""
     given, plain = [], encode.video_frame
 
@@ -67,26 +73,26 @@ def test_what_is_encoded_is_that_of_one_machine(pictures, tmp_path, monkeypatch)
         return plain(planes, pixels)
 
     monkeypatch.setattr(encode, "video_frame", kept)
-    video_file(pictures, [Target(tmp_path / "one.mp4", "sdr")], exr_options())
+    video_file(short, [Target(tmp_path / "one.mp4", "sdr")], exr_options())
     one, given = given, []
-    spread(pictures, Target(tmp_path / "many.mp4", "sdr"))
-    assert len(one) == len(given) == 13
+    spread(short, Target(tmp_path / "many.mp4", "sdr"))
+    assert len(one) == len(given) == 6
     assert all(
         np.array_equal(a, b) for mine, theirs in zip(one, given, strict=True)
         for a, b in zip(mine, theirs, strict=True)
     )  # fmt: skip
     assert sorted(p.name for p in tmp_path.iterdir()) == ["many.mp4", "one.mp4"]
-    assert len(list(open_clip(tmp_path / "many.mp4").frames())) == 13
+    assert len(list(open_clip(tmp_path / "many.mp4").frames())) == 6
 
 
-def test_resuming_makes_only_what_is_missing(pictures, tmp_path):
+def test_resuming_makes_only_what_is_missing(short, tmp_path):
     target = Target(tmp_path / "out", "exr")
-    spread(pictures, target)
-    (tmp_path / "out" / "frame_000005.exr").unlink()
-    assert spread(pictures, target, resume=True).facts["exr_frames"] == 1
+    spread(short, target)
+    (tmp_path / "out" / "frame_000004.exr").unlink()
+    assert spread(short, target, resume=True).facts["exr_frames"] == 1
 
 
-def test_time_stamps_that_are_not_found_again_are_named(pictures, tmp_path, monkeypatch):
+def test_time_stamps_that_are_not_found_again_are_named(short, tmp_path, monkeypatch):
     found = chunks._places
 
     def shifted(ready):
@@ -94,16 +100,16 @@ def test_time_stamps_that_are_not_found_again_are_named(pictures, tmp_path, monk
 
     monkeypatch.setattr(chunks, "_places", shifted)
     with pytest.raises(FormatError, match="not found by its time stamp"):
-        spread(pictures, Target(tmp_path / "out", "exr"))
+        spread(short, Target(tmp_path / "out", "exr"))
 
 
-def test_a_scheduler_that_does_not_answer_is_named(pictures, tmp_path, monkeypatch):
+def test_a_scheduler_that_does_not_answer_is_named(short, tmp_path, monkeypatch):
     def nobody(address):
         raise SetupError(f"--scheduler {address}: no scheduler answers")
 
     monkeypatch.setattr(chunks, "Cluster", nobody)
     with pytest.raises(SetupError, match="no scheduler answers"):
-        spread(pictures, Target(tmp_path / "out", "exr"))
+        spread(short, Target(tmp_path / "out", "exr"))
     assert not list(tmp_path.iterdir())
 
 
