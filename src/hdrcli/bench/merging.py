@@ -3,14 +3,15 @@
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from hdrcli import device, exif, formats, pipeline
+from hdrcli import color, device, exif, formats, pipeline
 from hdrcli.backends.registry import silent
 from hdrcli.bench import Progress, fresh
 from hdrcli.bracket import read_bracket
@@ -139,36 +140,51 @@ def cold_merge(
 
 def made(folder: Path, make: Made) -> list[Path]:
     """Photographs of the rendered example, enlarged, with grain and noise."""
-    import cv2
 
     step = min(3.0, WIDEST / max(make.frames - 1, 1))
     example = Example(make.frames, ev_step=step, size=EXAMPLE, static=not make.moving)
     small = write_example(folder / "example", example)
     scale = (make.megapixels * 1e6 / (EXAMPLE[0] * EXAMPLE[1])) ** 0.5
     size = round(EXAMPLE[0] * scale), round(EXAMPLE[1] * scale)
-    grain = None if make.moving else grained(size)
+    source: Iterable[Codes] = (
+        enlarged(formats.read(path).codes, size) for path in small if path.suffix == ".jpg"
+    )
+    if not make.moving:  # of the light itself: enlarged noise would be blotches that come and go
+        light = enlarged(formats.read(small[-1]).codes, size) * grained(size)
+        source = (exposed(light, shot.ev) for shot in example.shots())
     paths = []
-    for i, source in enumerate(path for path in small if path.suffix == ".jpg"):
-        frame = formats.read(source)
-        codes = cv2.resize(frame.codes, size, interpolation=cv2.INTER_CUBIC)
-        if grain is not None:
-            codes = cv2.multiply(codes, cv2.merge([grain] * 3), scale=1 / 128)
-        paths.append(folder / source.name)
-        meta = frame.metadata
-        told = Metadata(exposure_time=meta.exposure_time, f_number=meta.f_number, iso=meta.iso)
-        codes = noisy(np.asarray(codes, np.uint8), i)
-        formats.write_display_codes(paths[-1], codes, exif=exif.write_exif(told))
+    for i, (codes, shot) in enumerate(zip(source, example.shots(), strict=True)):
+        paths.append(folder / shot.name)
+        told = shot.metadata
+        told = Metadata(exposure_time=told.exposure_time, f_number=told.f_number, iso=told.iso)
+        formats.write_display_codes(paths[-1], noisy(codes, i), exif=exif.write_exif(told))
     return paths
 
 
-def grained(size: tuple[int, int]) -> Codes:
-    """A fine texture to multiply codes by, 128 for none: a part of the light in every exposure."""
+def enlarged(picture: Codes, size: tuple[int, int]) -> Codes:
+    """A picture at another size (width, height)."""
+    import cv2
+
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC))
+
+
+def grained(size: tuple[int, int]) -> NDArray[np.float32]:
+    """A fine texture to multiply light by, (height, width, 1)."""
     import cv2
 
     cv2.setRNGSeed(1)
-    grain = np.empty((size[1] // 2 + 1, size[0] // 2 + 1), np.int16)
-    cv2.randn(grain, 128, 128 * GRAIN / 100)
-    return np.asarray(cv2.resize(np.clip(grain, 0, 255).astype(np.uint8), size), np.uint8)
+    grain = np.empty((size[1] // 2 + 1, size[0] // 2 + 1), np.float32)
+    cv2.randn(grain, 1, GRAIN / 100)
+    return np.asarray(cv2.resize(grain, size), np.float32)[..., None]
+
+
+def exposed(light: Codes, ev: float) -> Codes:
+    """Eight-bit codes of light, so many stops brighter, without noise."""
+    import cv2
+
+    table = np.rint(255 * color.srgb_encode(np.linspace(0, 1, 65536))).astype(np.uint8)
+    steps = np.clip(light * np.float32(65535 * 2.0**ev), 0, 65535).astype(np.uint16)
+    return np.asarray(cv2.LUT(steps, table[None]))
 
 
 def noisy(codes: Codes, seed: int) -> Codes:
