@@ -94,7 +94,7 @@ MOVES = {
 # --- what the hand did -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ev", [-4, 3])
+@pytest.mark.parametrize("ev", [-4, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("move", MOVES)
 def test_what_the_hand_did_is_recovered(radiance, move, ev):
     first = shoot(radiance, 0, seed=1)

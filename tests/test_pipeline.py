@@ -246,7 +246,9 @@ def test_absolute_brackets_of_one_scene_agree(tmp_path):
     assert np.median(np.abs(found[0] / scene - 1)) < 0.02
 
 
-@pytest.mark.parametrize("name", ["p3", "rec2020", "acescg"])
+@pytest.mark.parametrize(
+    "name", ["rec2020", *(pytest.param(n, marks=pytest.mark.slow) for n in ("p3", "acescg"))]
+)
 def test_primaries_change_the_numbers_and_not_the_colours(photos, tmp_path, name):
     merge(photos, tmp_path / "s.exr", exr_type="float")
     merge(photos, tmp_path / "o.exr", exr_type="float", primaries=name)
