@@ -11,7 +11,7 @@ import pytest
 from hdrcli.backends.registry import Settings
 from hdrcli.exif import write_exif
 from hdrcli.frames import Bracket, Frame, Metadata
-from hdrcli.motion import Motion
+from hdrcli.motion import Motion, Noise
 from hdrcli.video import EncodeOptions, Target, VideoOptions, open_clip, video_file
 from hdrcli.video.aligned import Neighbour, Tile, tiles
 from hdrcli.video.cascade import exposures_of, merged_tile
@@ -73,7 +73,7 @@ def test_a_tile_is_the_same_as_in_the_whole(monkeypatch):
     found = bracket(wall(120, 180))
     flow = rng.normal(0, 2, (30, 45, 2)).astype(np.float32)
     belief = rng.uniform(0, 1, (30, 45)).astype(np.float32)
-    motion = Motion((flow, None, flow), (belief, None, belief), (None,) * 3, scale=(0.25, 0.25))
+    motion = Motion((flow, None, flow), (belief, None, belief), (Noise(),) * 3, scale=(0.25, 0.25))
     whole = merged(found, motion)
     monkeypatch.setattr(aligned, "TILE", (20, 44))
     assert np.abs(merged(found, motion) - whole).max() < 1e-5
@@ -106,7 +106,7 @@ def test_what_clips_in_the_present_frame_is_no_darker_than_that():
     there[16:32, 16:32] = 0.02
     frames = (Frame(codes_of(there, -3), exposure=0.125), Frame(codes_of(sky, 0), exposure=1.0))
     nobody = np.zeros((48, 64), np.float32)
-    motion = Motion((None, None), (nobody, None), (None, None))
+    motion = Motion((None, None), (nobody, None), (Noise(), Noise()))
     assert merged(Bracket(frames, 1), motion).min() > 0.85
 
 
@@ -188,6 +188,7 @@ def jerked(index, ev, shift, size=(180, 270)):
 
 def test_a_jerk_is_found_between_exposures():
     matrix = similarity(jerked(0, 0, (0, 0)), jerked(1, -2, (31, -17)))
+    assert matrix is not None
     assert matrix[:, 2] == pytest.approx((-31, 17), abs=0.7)
     assert similarity(jerked(0, 0, (0, 0)), jerked(1, -2, (0, 0))) is None
 
@@ -255,13 +256,13 @@ def test_static_patches_of_the_bride_vary_by_less_than_two_percent(tmp_path):
     options = VideoOptions(duration=0.4, encode=encode)
     video_file(folder, [Target(tmp_path / "out", "exr")], options)
     half = (960, 540)
-    shown, grey = [], []
+    shown, codes_seen = [], []
     for i, path in enumerate(open_clip(folder).files[:10]):
         found = formats.read(tmp_path / "out" / f"frame_{i:06d}.exr").codes
         shown.append(cv2.resize(found, half, interpolation=cv2.INTER_AREA).mean(axis=2))
         codes = cv2.resize(formats.read(path).codes, half, interpolation=cv2.INTER_AREA)
-        grey.append(codes.mean(axis=2, dtype=np.float32))
-    grey = np.stack(grey)
+        codes_seen.append(codes.mean(axis=2, dtype=np.float32))
+    grey = np.stack(codes_seen)
     moves = np.percentile(patches(np.abs(grey[2:] - grey[:-2])), 95, axis=(2, 4)).max(axis=0)
     usable = (moves < 4) & (patches(grey[1::2]).mean(axis=(0, 2, 4)) >= 16)
     assert np.count_nonzero(usable) > 100

@@ -5,6 +5,7 @@ these are found and replaced in the finished file: in the SEI messages of HEVC, 
 OBUs of AV1. The containers' own boxes are added to MP4 and MOV, whose index comes last.
 """
 
+import math
 import mmap
 import struct
 from collections.abc import Mapping
@@ -30,8 +31,8 @@ def numbers(content: float, average: float) -> tuple[int, int]:
 
     Where the two would hold 00 00 in a row, which no NAL unit may, MaxCLL is one more.
     """
-    cll = min(max(1, int(-(-content // 1))), 65535)
-    fall = min(max(1, int(-(-average // 1))), cll)
+    cll = min(max(1, math.ceil(round(content, 2))), 65535)
+    fall = min(max(1, math.ceil(round(average, 2))), cll)
     return (cll + 1 if cll % 256 == 0 and fall < 256 else cll), fall
 
 
