@@ -3,8 +3,8 @@
 Sources of ``paper``: PSFNet section 4.1, HDR-GAN section IV-A, ADNet section 4.2, APNT-Fusion
 section III-E, DeepHDRVideo section 5; where a paper and its published code differ, the code.
 ``cpu`` is for minutes on a processor: smaller networks that begin as a plain merge
-(``train.start``), so that small steps improve them at once; AdamW, patches just larger than the
-motion.
+(``train.start``), whose weights are held while the free ones learn; AdamW, patches just larger than
+the motion.
 """
 
 from collections.abc import Mapping
@@ -86,8 +86,9 @@ _CPU: Mapping[str, Any] = MappingProxyType(
         "decay": 1e-4,
         "betas": (0.9, 0.99),
         "clip": 0.5,
-        "average": 0.98,
+        "average": 0.985,
         "from_merge": True,
+        "held": 0.003,
         "reuse": 3,
         "doubled": 0.1,
     }
@@ -133,8 +134,8 @@ PRESETS: Mapping[tuple[str, str], Preset] = MappingProxyType(
         ("psfnet", "paper"): Preset("psfnet", (Stage("whole", 1, 1e-4),), {}),
         ("psfnet", "cpu"): Preset(
             "psfnet",
-            (Stage("whole", 1, 1e-5),),
-            {"channels": 40, "blocks": 2, "dual_blocks": 1},
+            (Stage("whole", 1, 4e-4),),
+            {"channels": 48, "blocks": 2, "dual_blocks": 1},
             **_CPU,
         ),
         ("hdrgan", "paper"): Preset(
@@ -150,13 +151,13 @@ PRESETS: Mapping[tuple[str, str], Preset] = MappingProxyType(
         ),
         ("hdrgan", "cpu"): Preset(
             "hdrgan",
-            (Stage("whole", 1, 2e-5),),
-            {"channels": 16},
+            (Stage("whole", 1, 6e-4),),
+            {"channels": 24},
             loss="hybrid",
             adversarial=1e-3,
-            adversarial_from=0.5,
+            adversarial_from=0.75,
             discriminator=16,
-            **_CPU,
+            **{**_CPU, "held": 0.03},
         ),
         ("adnet", "paper"): Preset(
             "adnet",
@@ -169,16 +170,16 @@ PRESETS: Mapping[tuple[str, str], Preset] = MappingProxyType(
         ),
         ("adnet", "cpu"): Preset(
             "adnet",
-            (Stage("whole", 1, 2e-5),),
+            (Stage("whole", 1, 6e-4),),
             {"channels": 16, "growth": 16, "dense_layers": 3, "blocks": 2, "groups": 2},
-            **_CPU,
+            **{**_CPU, "held": 0.03},
         ),
         ("apntfusion", "paper"): Preset(
             "apntfusion", (Stage("whole", 1, 1e-5),), {}, batch=1, schedule="flat", matching=0.1
         ),
         ("apntfusion", "cpu"): Preset(
             "apntfusion",
-            (Stage("whole", 1, 2e-5),),
+            (Stage("whole", 1, 2e-4),),
             {
                 "channels": 24,
                 "mef_blocks": 3,
