@@ -343,9 +343,12 @@ class Known:
 
     def _suspicious(self, guide: Guide, view: View) -> Box | None:
         """Where a frame disagrees at half the size, as a box of the full size; or None."""
+        import cv2
+
         allowed = tolerances(guide, view.ratio, self.strength, self.noise)
         judged = disagreement(guide, photometric(guide, view), allowed)
-        return around(judged >= np.float32(self.strength.start))
+        marked = (judged >= np.float32(self.strength.start)).view(np.uint8)
+        return around(cv2.erode(marked, np.ones((2, 2), np.uint8)) > 0)  # one pixel alone is noise
 
     def _compared(self, view: View, box: Box) -> tuple[Compared, View]:
         guide = self._guide()
