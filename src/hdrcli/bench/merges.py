@@ -9,7 +9,7 @@ from typing import Any
 from hdrcli.backends import BACKENDS
 from hdrcli.backends.registry import silent
 from hdrcli.bench import Progress, fresh
-from hdrcli.bench.merging import made
+from hdrcli.bench.merging import Made, made
 
 PER = 12.0  # megapixels that seconds are given for
 NETWORK_MEGAPIXELS = 3.0  # networks take seconds a megapixel: they are not kept at it for longer
@@ -38,7 +38,7 @@ def measure(
             if size not in brackets:
                 room = Path(folder) / str(len(brackets))
                 room.mkdir()
-                brackets[size] = made(room, size, frames=3)
+                brackets[size] = made(room, Made(size, 3, moving=True))
             seconds, memory = fresh(merge_seconds, brackets[size], name)
             rows.append(
                 {
