@@ -29,6 +29,7 @@ BLACK = 1e-4  # light below which nothing is known, whatever a recovered curve s
 Arrays = dict[str, NDArray[Any]]
 Floats = NDArray[np.float32]
 Window = tuple[slice, slice]
+FEW = 5  # frames: of more the tiles are half as wide
 CORE = 512  # px, side of the tiles: what one takes stays near the processor, and little in memory
 PAIR_HALO, FILL_HALO = (
     64,
@@ -74,7 +75,7 @@ def correct(
     bracket: Bracket,
     motion: Motion,
     device: "torch.device | str" = "cpu",
-    core: int = CORE,
+    core: int | None = None,
 ) -> tuple[Motion, Floats]:
     """Corrected motion, and the guess of clipped light, (h, w, 3), on the reduced picture.
 
@@ -83,6 +84,7 @@ def correct(
     """
     import torch
 
+    core = core or (CORE if len(bracket.frames) <= FEW else CORE // 2)
     arrays = evidence_arrays(bracket, motion)
     for name, grown in padding(arrays, net.multiple_of):
         arrays[name] = grown  # one after the other: all of them twice would be too much
