@@ -42,7 +42,8 @@ from hdrcli.weights import Entry
 log = logging.getLogger("hdrcli")
 
 BLEND = 16  # px over which tiles fade into each other
-LARGEST = {"cpu": 512, "cuda": 1024, "mps": 512}  # px inside the halo, which costs less, the larger
+LARGEST = {"cpu": 1024, "cuda": 1024, "mps": 512}  # px inside the halo: its share falls with them
+MOST = {"cpu": 2.7e9}  # bytes that a tile may take, however much is free
 SMALLEST = 64  # px inside the halo, whatever the memory; out of memory may halve it
 LEAST_SIDE = 32  # px, of a tile that is padded: coarsest scales need a few pixels
 STATISTICS_PIXELS = 1 << 18  # of the picture that whole-image statistics are measured on
@@ -251,10 +252,13 @@ def tile_spec(
                 hint=f"--tile {margins + SMALLEST} or more; not given it fits the memory",
             )
         return TileSpec(asked // multiple * multiple, halo, BLEND, multiple)
+    width = int(getattr(net, "channels", spec.channels))
+    bytes_per_pixel = spec.bytes_per_pixel * width / spec.channels
+    most = int((MOST.get(compute.kind, float(1 << 62)) / bytes_per_pixel) ** 0.5)
     side = device.tile_side(
         compute,
-        spec.bytes_per_pixel,
-        largest=LARGEST[compute.kind] + margins,
+        bytes_per_pixel,
+        largest=min(LARGEST[compute.kind] + margins, most),
         least=SMALLEST + margins,
         multiple=multiple,
     )

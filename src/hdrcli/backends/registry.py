@@ -55,15 +55,16 @@ class NetworkSpec:
     How it is called and answers is its row of ``nets.forms.FORMS``. ``multiple_of``: sides it
     takes. ``reach``: pixels around an output pixel that may change it at all, offsets aside.
     ``halo``: pixels of context that tiles are given; beyond it the change is below 1e-3 in the
-    mu-law. ``bytes_per_pixel``: of memory at its widest, in float32. ``pooled``: whether it has
-    whole-image statistics. ``flow``: whether frames come to it moved by motion's flow too; the
-    papers align globally and leave the rest to the network.
+    mu-law. ``bytes_per_pixel``: of memory at its widest, in float32, with features of
+    ``channels``. ``pooled``: whether it has whole-image statistics. ``flow``: whether frames come
+    to it moved by motion's flow too; the papers align globally and leave the rest to the network.
     """
 
     multiple_of: int
     reach: int
     halo: int
     bytes_per_pixel: int
+    channels: int = 64
     pooled: bool = False
     flow: bool = False
 
@@ -137,7 +138,7 @@ BACKENDS: Mapping[str, BackendSpec] = MappingProxyType(
                     multiple_of=4,
                     reach=72,
                     halo=32,
-                    bytes_per_pixel=6000,
+                    bytes_per_pixel=7000,
                 ),
             ),
             BackendSpec(
@@ -152,7 +153,7 @@ BACKENDS: Mapping[str, BackendSpec] = MappingProxyType(
                     multiple_of=1,
                     reach=33,
                     halo=24,
-                    bytes_per_pixel=4000,
+                    bytes_per_pixel=5600,
                     pooled=True,
                 ),
             ),
@@ -168,7 +169,8 @@ BACKENDS: Mapping[str, BackendSpec] = MappingProxyType(
                     multiple_of=4,
                     reach=61,
                     halo=40,
-                    bytes_per_pixel=3500,
+                    bytes_per_pixel=3800,
+                    channels=32,
                 ),
             ),
             BackendSpec(
@@ -183,7 +185,7 @@ BACKENDS: Mapping[str, BackendSpec] = MappingProxyType(
                     multiple_of=4,
                     reach=189,
                     halo=64,
-                    bytes_per_pixel=6000,
+                    bytes_per_pixel=7200,
                     pooled=True,
                 ),
             ),

@@ -56,6 +56,7 @@ class ADNet(nn.Module):
         super().__init__()
         if align not in _ALIGN_REACH or output not in OUTPUTS or not (attention or align != "none"):
             raise ValueError(f"no such ADNet: {align=}, {output=}, {attention=}")
+        self.channels = channels
         self.depth = blocks * dense_layers
         self.dual, self.attention, self.align, self.output = dual, attention, align, output
         c, cin = channels, 3 if dual else 6

@@ -79,6 +79,7 @@ class APNTFusion(nn.Module):
         super().__init__()
         self.windows, self.epsilon, self.levels = tuple(windows), epsilon, levels
         self.normalize, self.ms_hdr, self.transfer = normalize, ms_hdr, transfer
+        self.channels = channels
         self.blocks, self.mef_blocks = blocks, mef_blocks
         C = channels
         self.F_ex = convolutions(3, C, C)

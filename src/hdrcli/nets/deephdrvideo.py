@@ -72,6 +72,7 @@ class DeepHDRVideo(nn.Module):
         super().__init__()
         if exposures not in PAIRS or not (coarse or refine):
             raise ValueError(f"no such DeepHDRVideo: {exposures=}, {coarse=}, {refine=}")
+        self.channels = channels
         self.exposures, self.soft_masks = exposures, soft_masks
         self.exposedness = (exposures == 2 if exposedness is None else exposedness) and coarse
         self.flow_net: FlowNet | None = None

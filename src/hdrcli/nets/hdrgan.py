@@ -39,6 +39,7 @@ class HDRGAN(nn.Module):
     ) -> None:
         super().__init__()
         c = [channels << s for s in range(scales)]
+        self.channels = channels
         self.scales = scales
         self.encoders = nn.ModuleList(Encoder(c) for _ in range(3))
         self.merge = nn.ModuleList(Merge(n) if merging else Join(n) for n in c)

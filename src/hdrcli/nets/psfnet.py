@@ -44,6 +44,7 @@ class PSFNet(nn.Module):
         global_skip: bool = True,
     ) -> None:
         super().__init__()
+        self.channels = channels
         self.local_skip, self.global_skip = local_skip, global_skip
         self.extract = conv3x3(6, channels)
         self.psfbs = nn.Sequential(
