@@ -384,6 +384,16 @@ def test_more_memory_than_allowed_is_no_memory():
     with memory.limited(4 << 30):
         np.empty(1 << 20)
     assert not memory.is_lack(ValueError("torn"))
+    assert memory.is_lack(OSError("Failed to write. Unable to run compression routine"))
+
+
+def test_a_set_alone_has_all_the_memory():
+    job = a_job()
+    place = executors.Processes(1, 4 * memory.need(job))
+    assert not place.again(job, {"status": "failed", "error": {"of_memory": True}})
+    assert executors.Processes(2, 4 * memory.need(job)).again(
+        job, {"status": "failed", "error": {"of_memory": True}}
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits memory")

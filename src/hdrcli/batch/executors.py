@@ -77,8 +77,9 @@ class Processes:
         return sum(map(self._share, running)) + self._share(job) + idle <= self.max_memory
 
     def _share(self, job: Job) -> int:
-        """Bytes that a set's worker may take."""
-        return self._all(job) if job.target in self.greedy else memory.need(job)
+        """Bytes that a set's worker may take: all there is, where nothing runs beside it."""
+        alone = self.jobs == 1 or job.target in self.greedy
+        return self._all(job) if alone else memory.need(job)
 
     def _all(self, job: Job) -> int:
         """Bytes that a set may have when it runs alone."""
@@ -112,8 +113,9 @@ class Processes:
         """Once, where the estimate was less than all there is."""
         if not outcome.get("error", {}).get("of_memory") or job.target in self.greedy:
             return False
+        had = self._share(job)
         self.greedy.add(job.target)
-        return memory.need(job) < self._all(job)
+        return had < self._all(job)
 
     def restart(self) -> None:
         """Forget the broken pool; the next set starts another."""

@@ -23,8 +23,8 @@ NETWORK = 900 << 20, 40, 13, 0  # in tiles that fit
 LEAST = 64 << 20  # bytes to begin a merge with
 FULL_SIZE = 24_000_000  # pixels, taken where a header does not tell
 LACK = re.compile(
-    r"allocate (memory|\d)|insufficient memory|bad_alloc|(no|out of) memory|failed to map"
-    r"|can't start new thread",
+    r"allocate (memory|\d)|insufficient memory|bad_alloc|(no|out.of).memory|failed to map"
+    r"|can't start new thread|unable to run compression",
     re.IGNORECASE,
 )
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -101,6 +101,15 @@ def is_lack(err: BaseException) -> bool:
             return True
         seen = seen.__cause__ or seen.__context__
     return False
+
+
+def give_back() -> None:
+    """Return what is free within this process to the system; the C library keeps it otherwise."""
+    if sys.platform == "linux":
+        import ctypes
+
+        with suppress(OSError, AttributeError):  # only glibc can
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def forget_peak() -> None:
