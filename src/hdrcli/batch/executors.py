@@ -55,13 +55,16 @@ class Processes:
     """Worker processes on this machine, as many as the memory takes.
 
     ``max_memory`` bounds all of them together: sets start beside each other as far as their
-    estimates fit, a worker can allocate no more than its set's share, and a set that needs more
-    than was estimated runs again with all there is.
+    estimates fit. Where the bound is ``held``, a worker can allocate no more than its set's share,
+    and a set that needs more than was estimated runs again with all there is.
     """
 
-    def __init__(self, jobs: int, max_memory: int, *, pictures: bool = True) -> None:
+    def __init__(
+        self, jobs: int, max_memory: int, *, pictures: bool = True, held: bool = False
+    ) -> None:
         self.jobs = jobs
         self.max_memory = max_memory
+        self.held = held
         self.pictures = pictures
         self.threads = max(1, default_threads() // jobs)
         self.pool: Executor | None = None
@@ -106,7 +109,7 @@ class Processes:
             job,
             threads=self.threads,
             pictures=self.pictures,
-            max_memory=self._share(job),
+            max_memory=self._share(job) if self.held else None,
         )
 
     def again(self, job: Job, outcome: Outcome) -> bool:
@@ -180,7 +183,12 @@ def _end_with_parent() -> None:
 
 
 def processes_for(
-    jobs: int | None, max_memory: int, work: Sequence[Job], *, pictures: bool = True
+    jobs: int | None,
+    max_memory: int,
+    work: Sequence[Job],
+    *,
+    pictures: bool = True,
+    held: bool = False,
 ) -> Processes:
     """As many workers as asked for, or as cores, sets and memory make sense of.
 
@@ -198,7 +206,8 @@ def processes_for(
     wanted = jobs or min(_cores(work), max(1, max_memory // usual))
     # idle workers take what the widest set needs for itself
     fit = min(fit, 1 + (max_memory - (biggest[0] if biggest else idle)) // idle)
-    return Processes(max(1, min(wanted, fit, len(work) or 1)), max_memory, pictures=pictures)
+    count = max(1, min(wanted, fit, len(work) or 1))
+    return Processes(count, max_memory, pictures=pictures, held=held)
 
 
 def _cores(work: Sequence[Job]) -> int:

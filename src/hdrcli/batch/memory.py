@@ -24,7 +24,7 @@ LEAST = 64 << 20  # bytes to begin a merge with
 FULL_SIZE = 24_000_000  # pixels, taken where a header does not tell
 LACK = re.compile(
     r"allocate (memory|\d)|insufficient memory|bad_alloc|(no|out.of).memory|failed to map"
-    r"|can't start new thread|unable to run compression",
+    r"|can't start new thread|unable to run compression|could not create a primitive",
     re.IGNORECASE,
 )
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}

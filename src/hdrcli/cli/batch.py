@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hdrcli.pipeline import MergeOptions
 
 GROUPS, RUNS = "Grouping and naming", "Running"
+MOST = "80%"  # of what is free, unless --max-memory says otherwise
 
 
 @takes_merge_options
@@ -120,7 +121,7 @@ def command(
             rich_help_panel=RUNS,
             help="Of all workers together: 6G, 800M, or a part of what is free.",
         ),
-    ] = "80%",
+    ] = MOST,
     resume: Annotated[
         bool,
         typer.Option(
@@ -224,7 +225,8 @@ class Where:
 
         if self.scheduler is None:
             limit = memory.parse(self.max_memory)
-            return executors.processes_for(self.jobs, limit, work, pictures=pictures)
+            held = self.max_memory != MOST  # what was asked for is kept; what is free is a guess
+            return executors.processes_for(self.jobs, limit, work, pictures=pictures, held=held)
         offered = dict(_resource(text) for text in self.resource)
         return executors.Cluster(self.scheduler, resources=offered, pictures=pictures)
 
