@@ -82,15 +82,15 @@ class Processes:
     def _share(self, job: Job) -> int:
         """Bytes that a set's worker may take: all there is, where nothing runs beside it."""
         alone = self.jobs == 1 or job.target in self.greedy
-        return self._all(job) if alone else memory.need(job)
+        return self._all(job) if alone else min(memory.need(job), self._all(job))
 
     def _all(self, job: Job) -> int:
         """Bytes that a set may have when it runs alone."""
         return self.max_memory - (self.jobs - 1) * memory.idle(job)
 
     def refused(self, job: Job) -> str | None:
-        """Where a set needs more than all there may be."""
-        wanted = memory.need(job)
+        """Where a set certainly needs more than all there may be."""
+        wanted = memory.least(job)
         if wanted <= self._all(job):
             return None
         return (

@@ -32,7 +32,16 @@ UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 def need(job: Job) -> int:
     """Bytes that merging a set takes at its widest, its worker included."""
-    worker, picture, frame, moving = _costs(job.options.backend)
+    return _need(job, job.options.backend)
+
+
+def least(job: Job) -> int:
+    """Bytes that it may get by with: ``auto`` looks first whether anything moved."""
+    return _need(job, choice.STILL if job.options.backend == "auto" else job.options.backend)
+
+
+def _need(job: Job, backend: str) -> int:
+    worker, picture, frame, moving = _costs(backend)
     count, pixels = len(job.paths), job.pixels or FULL_SIZE
     side = max(1, math.isqrt(pixels))
     (height, width), _ = reduced_size((side, side), count)
