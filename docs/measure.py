@@ -29,7 +29,8 @@ GROUPS: dict[str, Callable[[str, dict[str, Any]], bool]] = {
     "2, 5, 7 frames": lambda name, meta: "-3x2" not in name,
 }
 HEADER = """# What was measured of each backend: docs/measure.py writes, hdrcli backends shows it.
-# psnr: mean PSNR-mu and PSNR-L in dB on our validation brackets. Seconds are those of one core.
+# psnr: mean PSNR-mu and PSNR-L in dB on our validation brackets, their exposures given.
+# Seconds are those of one core.
 """
 
 
