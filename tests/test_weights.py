@@ -333,3 +333,22 @@ def test_files_hold_numbers_alone(folder):
     save_file({"x": torch.from_numpy(np.zeros(1, np.float32))}, Path(path))
     with pytest.raises(WeightsError, match="sha256"):
         weights.verify(weights.find("psfnet"))
+
+
+def test_an_unchanged_file_is_read_once(tmp_path, monkeypatch):
+    import hashlib
+
+    read = []
+    real = hashlib.file_digest
+
+    def counted(*given):
+        read.append(given)
+        return real(*given)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    assert weights.digest(path) == weights.digest(path) == hashlib.sha256(b"one").hexdigest()
+    assert len(read) == 1
+    path.write_bytes(b"another")
+    assert weights.digest(path) == hashlib.sha256(b"another").hexdigest()

@@ -7,8 +7,8 @@ reader. The folders are looked through in this order, and the first table of a n
 2. the user's own, where ``hdrcli weights import`` writes,
 3. the ones that came with hdrcli: ``hdrcli/_weights`` in the wheel, ``weights/`` in a checkout.
 
-Files are safetensors alone, which hold numbers and no code; their sha256 is verified whenever
-they are loaded, and half precision becomes float32.
+Files are safetensors alone, which hold numbers and no code; their sha256 is verified before they
+are loaded, once in a process while the file stays the same, and half precision becomes float32.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,14 +156,21 @@ def _wrong(manifest: Path, what: str) -> WeightsError:
 
 
 def digest(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
+    """The sha256 of a file, in hexadecimal; read once while size and time of the file stay."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        known = path.stat()
+        return _digest(path, known.st_size, known.st_mtime_ns, known.st_ino)
     except OSError as err:
         raise WeightsError(
             f"{path}: {err.strerror}", hint="hdrcli weights list shows where files are expected"
         ) from err
+
+
+@cache
+def _digest(path: Path, *_state: int) -> str:
+    """A worker of a batch loads the same weights for every set."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def verify(entry: Entry) -> None:
