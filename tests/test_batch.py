@@ -11,7 +11,7 @@ import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -551,10 +551,15 @@ def killed_again_and_again(card, out, kills, dice):
     assert shell(card, "-o", out, "-j", 2, *QUICK).returncode == 0
 
 
-def kill_test(tmp_path, kills, sets):
-    card = tmp_path / "card"
+def card_of(folder, sets):
+    """Write that many sets of three, a minute apart."""
     for i in range(sets):
-        write_set(card, 1 + 3 * i, 60 * i, seed=i)
+        write_set(folder, 1 + 3 * i, 60 * i, seed=i)
+    return folder
+
+
+def kill_test(tmp_path, kills, sets):
+    card = card_of(tmp_path / "card", sets)
     merge_all(card, tmp_path / "calm")
     calm = digests(tmp_path / "calm")
     out, dice = tmp_path / "out", random.Random(3)
@@ -613,13 +618,10 @@ def test_a_watched_folder_gives_sets_once_they_have_settled(tmp_path):
 @pytest.mark.slow
 def test_dask_on_three_workers_one_of_them_killed(tmp_path):
     pytest.importorskip("distributed")
-    card = tmp_path / "card"
-    for i in range(10):
-        write_set(card, 1 + 3 * i, 60 * i, seed=i)
+    card = card_of(tmp_path / "card", 10)
     merge_all(card, tmp_path / "local")
     out = tmp_path / "out"
-    scheduler, workers, address = cluster(tmp_path, 3)
-    try:
+    with cluster(tmp_path, 3) as (workers, address):
         batch = subprocess.Popen(
             [sys.executable, "-m", "hdrcli", "batch", str(card), "-o", str(out), "--json",
              "--scheduler", address, *QUICK], stdout=subprocess.PIPE, text=True,
@@ -629,10 +631,6 @@ def test_dask_on_three_workers_one_of_them_killed(tmp_path):
         workers[0].kill()
         batch.communicate(timeout=300)
         assert batch.returncode == 0
-    finally:
-        for process in (*workers, scheduler):
-            process.kill()
-            process.wait()
     done = [line["target"] for line in OutcomeLog(out).lines()]
     assert len(done) == len(set(done)) == 10
     assert digests(out) == digests(tmp_path / "local")
@@ -641,21 +639,15 @@ def test_dask_on_three_workers_one_of_them_killed(tmp_path):
 @pytest.mark.slow
 def test_only_workers_with_the_resource_get_sets(tmp_path):
     pytest.importorskip("distributed")
-    card = tmp_path / "card"
-    for i in range(4):
-        write_set(card, 1 + 3 * i, 60 * i, seed=i)
+    card = card_of(tmp_path / "card", 4)
     out = tmp_path / "out"
-    scheduler, workers, address = cluster(tmp_path, 2, ["--resources", "GPU=1"])
-    try:
+    with cluster(tmp_path, 2, ["--resources", "GPU=1"]) as (workers, address):
         done = shell(card, "-o", out, "--scheduler", address, "--worker-resource", "GPU=1", *QUICK)
-    finally:
-        for process in (*workers, scheduler):
-            process.kill()
-            process.wait()
     assert done.returncode == 0, done.stderr
     assert {line["pid"] for line in OutcomeLog(out).lines()} == {workers[-1].pid}
 
 
+@contextmanager
 def cluster(tmp_path, count, last=()):
     """A scheduler and workers on loopback, as processes; ``last``: words for the last worker."""
     dask = [sys.executable, "-m", "dask"]
@@ -675,7 +667,12 @@ def cluster(tmp_path, count, last=()):
     words = [*dask, "worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard"]
     more = [()] * (count - 1) + [last]
     workers = [subprocess.Popen([*words, *own], **start) for own in more]
-    return scheduler, workers, address
+    try:
+        yield workers, address
+    finally:
+        for process in (*workers, scheduler):
+            process.kill()
+            process.wait()
 
 
 def test_a_scheduler_that_does_not_answer_is_named(hdrcli, card, tmp_path, monkeypatch):

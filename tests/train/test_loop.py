@@ -294,13 +294,18 @@ def test_a_fresh_network_fills_what_the_reference_clips(backend):
     assert mine > alone + 8
 
 
-@pytest.mark.parametrize("exposures", [2, 3])
-def test_a_fresh_video_network_refines_nothing(exposures):
+def fresh_video_network(exposures):
     torch.manual_seed(0)
     preset = PRESETS["deephdrvideo", "cpu" if exposures == 2 else "cpu3"]
     net = build("deephdrvideo", preset.arch).eval()
     assert isinstance(net, DeepHDRVideo)
     begin_at_merge(net)
+    return net
+
+
+@pytest.mark.parametrize("exposures", [2, 3])
+def test_a_fresh_video_network_refines_nothing(exposures):
+    net = fresh_video_network(exposures)
     light, _ = clipped_scene()
     ratios = torch.tensor([[float(4 ** (n % exposures)) for n in range(net.frames)]])
     linear = (light[:, None] * ratios[:, :, None, None, None]).clamp(0, 1)
@@ -314,11 +319,7 @@ def test_a_fresh_video_network_refines_nothing(exposures):
 
 @pytest.mark.parametrize("exposures", [2, 3])
 def test_a_fresh_video_network_leaves_out_what_has_moved(exposures):
-    torch.manual_seed(0)
-    preset = PRESETS["deephdrvideo", "cpu" if exposures == 2 else "cpu3"]
-    net = build("deephdrvideo", preset.arch).eval()
-    assert isinstance(net, DeepHDRVideo)
-    begin_at_merge(net)
+    net = fresh_video_network(exposures)
     light = 0.02 + 0.01 * torch.rand(1, 3, 64, 64)
     steps = [(n - net.window // 2) % exposures for n in range(net.window)]
     ratios = torch.tensor([[float(4**step) for step in steps]])
