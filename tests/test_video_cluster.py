@@ -120,14 +120,9 @@ def test_on_two_workers_of_dask(pictures, tmp_path, monkeypatch):
     from tests.test_batch import cluster
 
     monkeypatch.setattr(chunks, "Cluster", Cluster)
-    scheduler, workers, address = cluster(tmp_path, 2)
-    try:
+    with cluster(tmp_path, 2) as (_, address):
         target = Target(tmp_path / "many", "exr")
         video_on_cluster(pictures, [target], address, exr_options())
-    finally:
-        for process in (*workers, scheduler):
-            process.kill()
-            process.wait()
     video_file(pictures, [Target(tmp_path / "one", "exr")], exr_options())
     for path in sorted((tmp_path / "one").iterdir()):
         whole = formats.read(tmp_path / "many" / path.name).codes
