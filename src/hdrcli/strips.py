@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,6 +24,7 @@ Planes = tuple[NDArray[Any], ...]  # three (h, w) arrays
 
 BLOCK_PIXELS = 1 << 15  # with a dozen float planes alive this about fits a second-level cache
 EDGE = 1.0  # px beyond the outermost pixel centres that a frame's border still stands for
+MOSTLY = 0.7  # of the width flows: what lies still is not worth a look by itself
 MARGIN = 3  # rows and columns that cubic interpolation reads around a pixel
 
 
@@ -185,50 +187,107 @@ class Placement:
 
     def codes(self, rows: slice) -> tuple[Codes, NDArray[np.bool_] | None]:
         """Codes of the frame at the reference's pixels, and where there are none (or None)."""
-        frame = self.frame
-        moving = None if self.flow is None else _moving(self.flow, self.scale, rows)
-        if frame.warp is None:
-            codes, valid = _own_block(frame, rows)
-        else:
-            codes, valid = _warp_block(frame, rows)
+        moving, width = self.moving(rows), self.frame.size[1]
+        if moving is not None and moving.stop - moving.start > MOSTLY * width:
+            return _remap_block(self.frame, *self.positions(rows))
+        own = _own_block if self.frame.warp is None else _warp_block
+        codes, valid = own(self.frame, rows)
         return (codes, valid) if moving is None else self._moved(rows, moving, codes, valid)
 
     def _moved(
         self, rows: slice, moving: slice, still: Codes, known: NDArray[np.bool_] | None
     ) -> tuple[Codes, NDArray[np.bool_] | None]:
-        """What lies still, but for these columns of the reduced picture, which flow."""
-        width = self.frame.size[1]
-        left = max(0, int(moving.start / self.scale[0]) - MARGIN)
-        right = min(width, int(moving.stop / self.scale[0]) + MARGIN + 1)
-        x, y = self.positions(rows, slice(left, right))
-        part, inside = _remap_block(self.frame, x, y)
+        """What lies still, but for these columns, which flow."""
+        part, inside = _remap_block(self.frame, *self.positions(rows, moving))
         codes = still.copy()
-        codes[:, left:right] = part
+        codes[:, moving] = part
         if inside is None and known is None:
             return codes, None
         valid = np.ones(codes.shape[:2], bool) if known is None else known.copy()
-        valid[:, left:right] = True if inside is None else inside
+        valid[:, moving] = True if inside is None else inside
         return codes, valid
+
+    def moving(self, rows: slice) -> slice | None:
+        """The columns that hold all flow of these rows; None without any."""
+        if self.flow is None:
+            return None
+        first, last = small_rows(self._flowing, self.scale, rows).T
+        left, right = int(first.min()), int(last.max())
+        if right < 0:
+            return None
+        to_full = 1 / self.scale[0]
+        return slice(
+            max(0, int((left - 1) * to_full) - MARGIN),
+            min(self.frame.size[1], int((right + 2) * to_full) + MARGIN + 1),
+        )
+
+    @cached_property
+    def _flowing(self) -> NDArray[np.int64]:
+        """(h, 2): the first and last column of each reduced row that flow; w and -1 without any."""
+        assert self.flow is not None
+        flows = self.flow[..., 0] != 0
+        flows |= self.flow[..., 1] != 0
+        width, some = flows.shape[1], flows.any(axis=1)
+        first = np.where(some, flows.argmax(axis=1), width)
+        last = np.where(some, width - 1 - flows[:, ::-1].argmax(axis=1), -1)
+        return np.stack([first, last], axis=1)
 
     def positions(self, rows: slice, cols: slice | None = None) -> tuple[Floats, Floats]:
         """Position in the frame, x and y in its pixels, of every pixel of these rows."""
         cols = cols or slice(0, self.frame.size[1])
-        x, y = np.meshgrid(
-            np.arange(cols.start, cols.stop, dtype=np.float32),
-            np.arange(rows.start, rows.stop, dtype=np.float32),
-        )
-        if self.flow is not None:
-            flow = upsample(self.flow, self.scale, rows, cols)
-            x += flow[..., 0] * np.float32(1 / self.scale[0])
-            y += flow[..., 1] * np.float32(1 / self.scale[1])
-        if self.frame.warp is None:
+        x, y = _through(self.frame.warp, rows, cols)
+        if self.flow is None:
             return x, y
-        h = self.frame.warp.astype(np.float32)
-        z = h[2, 0] * x + h[2, 1] * y + h[2, 2]
-        return (
-            (h[0, 0] * x + h[0, 1] * y + h[0, 2]) / z,
-            (h[1, 0] * x + h[1, 1] * y + h[1, 2]) / z,
-        )
+        shift = upsample(self._shift, self.scale, rows, cols)
+        x += shift[..., 0]
+        y += shift[..., 1]
+        return x, y
+
+    @cached_property
+    def _shift(self) -> Floats:
+        """(h, w, 2): what flow does to the position in the frame, in its own pixels.
+
+        Through the homography it is the difference of two positions, which is as smooth as the
+        flow, so that it is worked out on the reduced picture.
+        """
+        assert self.flow is not None
+        (sx, sy), (height, width) = self.scale, self.flow.shape[:2]
+        shift = self.flow * np.array([1 / sx, 1 / sy], np.float32)
+        if self.frame.warp is None:
+            return shift
+        x = ((np.arange(width) + 0.5) / sx - 0.5)[None]
+        y = ((np.arange(height) + 0.5) / sy - 0.5)[:, None]
+        still = applied(self.frame.warp, x, y)
+        moved = applied(self.frame.warp, x + shift[..., 0], y + shift[..., 1])
+        shift[..., 0] = moved[0] - still[0]
+        shift[..., 1] = moved[1] - still[1]
+        return shift
+
+
+def _through(warp: NDArray[np.float64] | None, rows: slice, cols: slice) -> tuple[Floats, Floats]:
+    """Where a homography puts these pixels: x and y, (rows, columns) each, to be changed freely."""
+    x = np.arange(cols.start, cols.stop, dtype=np.float64)[None]
+    y = np.arange(rows.start, rows.stop, dtype=np.float64)[:, None]
+    if warp is None:
+        shape = y.shape[0], x.shape[1]
+        u, v = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        u[:], v[:] = x, y
+        return u, v
+    return applied(warp, x, y)
+
+
+def applied(warp: NDArray[np.float64], x: NDArray[Any], y: NDArray[Any]) -> tuple[Floats, Floats]:
+    """x and y through a homography, of any shapes that broadcast, as float32."""
+
+    def line(row: NDArray[np.float64]) -> Floats:
+        along, across = np.asarray(row[0] * x), np.asarray(row[1] * y + row[2])
+        return np.add(along.astype(np.float32), across.astype(np.float32))
+
+    u, v = line(warp[0]), line(warp[1])
+    if warp[2, 0] == 0 == warp[2, 1]:
+        return u / np.float32(warp[2, 2]), v / np.float32(warp[2, 2])
+    z = line(warp[2])
+    return np.divide(u, z, out=u), np.divide(v, z, out=v)
 
 
 def upsample(small: Floats, scale: tuple[float, float], rows: slice, cols: slice | int) -> Floats:
@@ -242,6 +301,9 @@ def upsample(small: Floats, scale: tuple[float, float], rows: slice, cols: slice
     if scale == (1.0, 1.0):
         return small[rows, cols]
     sx, sy = scale
+    factor = round(1 / sx)
+    if abs(factor * sx - 1) < 1e-9:
+        return _widened(_between(small, sy, rows, factor, cols), factor, cols)
     matrix = np.array(
         [
             [sx, 0, (cols.start + 0.5) * sx - 0.5],
@@ -261,18 +323,50 @@ def upsample(small: Floats, scale: tuple[float, float], rows: slice, cols: slice
     )
 
 
+def _between(small: Floats, scale: float, rows: slice, factor: int, cols: slice) -> Floats:
+    """Between the rows of a map: its cells at these full-size rows, and one more on each side.
+
+    The cells are those that the full-size columns lie in, ``factor`` in each.
+    """
+    import cv2
+
+    height, width = small.shape[:2]
+    first, last = cols.start // factor, (cols.stop - 1) // factor
+    left, right = min(max(first - 1, 0), width - 1), min(last + 2, width)
+    out = np.empty((rows.stop - rows.start, last - first + 3, *small.shape[2:]), np.float32)
+    inner = slice(left - first + 1, right - first + 1)
+    at = np.clip((np.arange(rows.start, rows.stop) + 0.5) * scale - 0.5, 0, height - 1)
+    for row, place in zip(out, at.tolist(), strict=True):
+        upper = int(place)
+        lower, part = min(upper + 1, height - 1), place - upper
+        above, below = small[upper, left:right], small[lower, left:right]
+        cv2.addWeighted(above, 1 - part, below, part, 0, dst=row[inner])
+    out[:, : inner.start] = out[:, inner.start, None]
+    out[:, inner.stop :] = out[:, inner.stop - 1, None]
+    return out
+
+
+def _widened(cells: Floats, factor: int, cols: slice) -> Floats:
+    """Between the columns of (h, n + 2, ...) cells, ``factor`` columns in each: these columns."""
+    import cv2
+
+    count = cells.shape[1] - 2
+    phases = []
+    for column in range(factor):
+        at = (column + 0.5) / factor + 0.5  # from the centre of the cell before
+        left = int(at)
+        one, two = cells[:, left : left + count], cells[:, left + 1 : left + 1 + count]
+        phases.append(cv2.addWeighted(one, left + 1 - at, two, at - left, 0))
+    wide = np.asarray(cv2.merge(phases), np.float32)
+    wide = wide.reshape(cells.shape[0], count * factor, *cells.shape[2:])
+    return wide[:, cols.start % factor :][:, : cols.stop - cols.start]
+
+
 def small_rows(small: NDArray[Any], scale: tuple[float, float], rows: slice) -> NDArray[Any]:
     """The rows of a reduced map that these full-size rows depend on."""
     top = int((rows.start + 0.5) * scale[1] - 0.5)
     bottom = int((rows.stop - 0.5) * scale[1] - 0.5) + 2
     return small[max(top, 0) : max(bottom, 1)]
-
-
-def _moving(flow: Floats, scale: tuple[float, float], rows: slice) -> slice | None:
-    """The columns of the reduced picture that hold all flow of these rows; None without any."""
-    part = small_rows(flow, scale, rows)
-    columns = np.flatnonzero(part.any(axis=(0, 2)))
-    return slice(int(columns[0]) - 1, int(columns[-1]) + 2) if len(columns) else None
 
 
 def _own_block(frame: Frame, rows: slice) -> tuple[Codes, NDArray[np.bool_] | None]:
@@ -332,10 +426,8 @@ def inside(
             left = np.maximum(left, np.ceil(-other / a))
         else:
             right = np.minimum(right, np.floor(-other / a))
-    known = np.zeros(block, bool)
-    for y in range(rows):
-        known[y, int(min(left[y], cols)) : max(0, int(right[y]) + 1)] = True
-    return known
+    x = np.arange(cols, dtype=np.float32)[None]
+    return (x >= left[:, None].astype(np.float32)) & (x <= right[:, None].astype(np.float32))
 
 
 def _within(x: Floats, y: Floats, frame_size: tuple[int, int]) -> NDArray[np.bool_]:
