@@ -15,6 +15,7 @@ PACKAGES = (
     ("numpy", "numpy", "everything", None),
     ("opencv-python-headless", "cv2", "alignment and motion", None),
     ("OpenEXR", "OpenEXR", ".exr", None),
+    ("simplejpeg", "simplejpeg", "JPEG, and whether it is damaged", None),
     ("imagecodecs", "imagecodecs", "compressed TIFF, AVIF, JPEG XL", None),
     ("tifffile", "tifffile", ".tif", None),
     ("pillow", "PIL", "colour profiles, odd formats", None),

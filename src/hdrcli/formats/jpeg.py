@@ -1,6 +1,5 @@
 """JPEG. ITU-T T.81; the markers are walked here, because every decoder hides truncation."""
 
-import io
 import re
 import struct
 from dataclasses import dataclass, field
@@ -19,11 +18,12 @@ _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15
 _SOI, _EOI, _SOS, _DRI, _APP1, _APP2 = 0xD8, 0xD9, 0xDA, 0xDD, 0xE1, 0xE2
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # not stuffing, restart or fill
 _GAIN_MAP_NOTE = "the gain map in it is not used, only the picture for common screens"
-_HUFFMAN = (0xC0, 0xC1)  # baseline and extended
-_SPARE = 4  # bytes that an encoder may leave behind the last block
-_MOST = 89_000_000  # pixels
-_FEWEST = 1000  # bytes of codes: of icons the decoder reads all at once
-_AHEAD = 16  # bytes that a decoder may read beyond what it needs
+_RESTARTS = range(0xD0, 0xD8)
+_SPACES = {1: "GRAY", 3: "RGB", 4: "CMYK"}  # by the number of components
+_SPARE = 4  # bytes that an encoder may leave behind the last block of a scan
+_SPARE_OF_INTERVAL = 1  # and of a restart interval
+_FAULTS = ("Corrupt JPEG data", "Premature end of JPEG file")
+_LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 _GAIN_MAPS = (b"ns.adobe.com/hdr-gain-map", b"urn:iso:std:iso:ts:21496", b"HDRGainMap")
 
 
@@ -39,8 +39,6 @@ class Layout:
     icc: dict[int, bytes] = field(default_factory=dict)
     icc_parts: int = 0
     coded: int = 0  # bytes of entropy-coded data
-    scans: int = 0
-    process: int = 0  # the SOF marker
     end: int = 0  # behind the end-of-image marker
     gain_map: bool = False
 
@@ -56,23 +54,22 @@ class Layout:
 def decode(data: bytes) -> Decoded:
     """Decode strictly: a file that stops early, or is corrupt, is refused, not filled up.
 
-    The format has no checksum: damage is found where the codes end too early or too late for
-    it. That leaves out a single wrong block, what restart markers contain, and progressive files.
+    The format has no checksum. A wrong bit in Huffman codes makes the decoder lose its place, and
+    the codes then end too early or too late for the blocks of their scan or restart interval.
+    Where they fit nevertheless (a wrong amplitude, or a decoder that finds its place again
+    without a block too many), the file is a valid one of another picture.
     """
-    import imagecodecs
-
     layout = walk(data)
     check_size(layout.height, layout.width, layout.components * (2 if layout.precision > 8 else 1))
     if layout.coded * 8 * 64 < layout.height * layout.width:  # a block takes a bit at least
         raise FormatError(f"{_CUT}, {layout.width} x {layout.height}", hint=_CUT_HINT)
-    if _is_damaged(data, layout):
-        raise FormatError(_DAMAGED, hint=_CUT_HINT)
     note = _GAIN_MAP_NOTE if layout.gain_map else None
+    codes: Codes | None = _strictly(data, layout)
     if layout.components == 4:
-        codes: Codes = rgb_of_cmyk(data, layout.profile)
+        codes = rgb_of_cmyk(data, layout.profile)
         return Decoded(codes, bits=8, exif=layout.exif, note=note)
-    with foreign("JPEG"):
-        codes = imagecodecs.jpeg8_decode(data)
+    if codes is None:
+        codes = _leniently(data)
     if codes.shape[:2] != (layout.height, layout.width):
         raise FormatError("damaged JPEG: two different sizes")
     if codes.dtype == np.uint16:
@@ -81,48 +78,48 @@ def decode(data: bytes) -> Decoded:
     return Decoded(codes, bits=layout.precision, icc=layout.profile, exif=layout.exif, note=note)
 
 
-def _is_damaged(data: bytes, layout: Layout) -> bool:
-    """Whether the picture is complete too early, or not yet, at the end of the data.
+def _strictly(data: bytes, layout: Layout) -> Codes | None:
+    """The picture of a file without fault, None where the strict decoder cannot tell.
 
-    A wrong bit in Huffman codes makes the decoder lose its place: the blocks behind it are read
-    from other bits, and their number no longer fits. Decoders say so in messages that no binding
-    passes on, and decode on. An eighth of the size takes half the time of decoding.
+    Of the decoders with bindings this is the one that passes libjpeg's warnings on.
     """
-    from PIL import Image
+    import simplejpeg
 
-    known = layout.process in _HUFFMAN and layout.precision == 8 and layout.components in (1, 3)
-    known &= layout.scans == 1  # of several, as in progressive files, all are read at first
-    known &= layout.height * layout.width <= _MOST  # Pillow warns of larger ones
-    known &= layout.coded >= _FEWEST
-    coded = data[: layout.end - 2].rstrip(b"\0\xff")
-    if not known or layout.end - 2 - len(coded) > 1:  # some encoders pad
-        return False
-    meter = _Meter(data[: layout.end - 2])
+    space = _SPACES.get(layout.components)
+    if space is None or layout.precision != 8:
+        return None
+    factor = 8 if layout.components == 4 else 1  # of inks only the faults are asked for
     try:
-        with Image.open(meter, formats=["JPEG"]) as picture:
-            picture.draft("L", (max(1, picture.width // 8), max(1, picture.height // 8)))
-            picture.load()
-    except OSError:
+        codes: Codes = simplejpeg.decode_jpeg(data, colorspace=space, min_factor=factor)
+    except ValueError as error:
+        if _is_damage(str(error), data[: layout.end - 2]):
+            raise FormatError(_DAMAGED, hint=_CUT_HINT) from error
+        return None
+    return codes[..., 0] if layout.components == 1 else codes
+
+
+def _leniently(data: bytes) -> Codes:
+    import imagecodecs
+
+    with foreign("JPEG"):
+        codes: Codes = imagecodecs.jpeg8_decode(data)
+    return codes
+
+
+def _is_damage(said: str, coded: bytes) -> bool:
+    """Whether libjpeg's first warning means wrong pixels; ``coded`` ends before the last marker.
+
+    Encoders leave bytes behind the last block, and some pad the file.
+    """
+    if not said.startswith(_FAULTS):
+        return False
+    left = _LEFT_OVER.search(said)
+    if left is None:
         return True
-    return not meter.needed
-
-
-class _Meter(io.BytesIO):
-    """A JPEG without its end that knows whether its last bytes were needed."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data + bytes(_AHEAD))  # no block needs them
-        self.head = len(data) - _SPARE
-        self.needed = False
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Up to the last bytes first, and those when they are asked for."""
-        at = self.tell()
-        size = self.head if size is None or size < 0 else size
-        if at < self.head:
-            return super().read(min(size, self.head - at))
-        self.needed = True
-        return super().read(size)
+    marker = int(left[2], 16)
+    if marker == _EOI and len(coded) - len(coded.rstrip(b"\0\xff")) > 1:
+        return False
+    return int(left[1]) > (_SPARE_OF_INTERVAL if marker in _RESTARTS else _SPARE)
 
 
 def walk(data: bytes) -> Layout:
@@ -139,12 +136,9 @@ def walk(data: bytes) -> Layout:
         if marker in (_SOI, 0x01):
             continue
         payload = _segment(data, at)
-        if marker in _FRAMES and not layout.components:
-            layout.process = marker
         at += 2 + len(payload)
         _note(layout, marker, payload)
         if marker == _SOS:
-            layout.scans += 1
             end = _MARKER.search(data, at)
             layout.coded += (end.start() if end else len(data)) - at
     if not (layout.components and layout.coded):
