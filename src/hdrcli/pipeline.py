@@ -296,7 +296,8 @@ def anchored(image: Radiance | DisplayImage, options: MergeOptions) -> Radiance 
 def write_outputs(merged: Merged, targets: Sequence[Path], options: MergeOptions) -> list[Path]:
     """Write every output; the tone-mapped ones from one and the same rendering.
 
-    Files are encoded side by side: most encoders keep one core busy and no more.
+    Light is written while the picture is rendered, and files are encoded side by side: encoders
+    leave the cores idle now and then.
     """
     linear = isinstance(merged.image, Radiance)
     light = [p for p in targets if linear and formats.for_output(p).linear]
@@ -305,12 +306,10 @@ def write_outputs(merged: Merged, targets: Sequence[Path], options: MergeOptions
         exr_type=options.exr_type, exr_compression=options.compression, threads=options.threads or 0
     )
     with ThreadPoolExecutor(2, thread_name_prefix="write") as pool:
-        pending = []
+        pending = [pool.submit(write_light, merged, light, options, store)] if light else []
         if screen:
             write = partial(_write_screen, merged, rendered(merged.image, options), options, store)
-            pending = [pool.submit(write, path) for path in screen]
-        if light:
-            write_light(merged, light, options, store)
+            pending += [pool.submit(write, path) for path in screen]
         for job in pending:
             job.result()
     written = list(targets)
