@@ -44,7 +44,7 @@ def clip_mask(bracket: Bracket, motion: Motion) -> Floats:
 
     def work(rows: slice) -> None:
         codes, _ = placement.codes(rows)
-        out[rows] = codes.max(axis=2) >= CLIP * (frame.levels - 1)
+        out[rows] = strips.largest(codes) >= CLIP * (frame.levels - 1)
 
     strips.run(work, bracket.size)
     return out

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdrcli.frames import Frame
+from hdrcli.strips import largest
 
 Floats = NDArray[np.float32]
 
@@ -84,13 +85,16 @@ class Stakes:
 
     def _evidence(self, seen: Seen, ends: tuple[float, float] | None) -> tuple[Floats, Floats]:
         """Weight and light of one frame, (h, w) each, the reference's white at 1.0."""
-        light, ratio = self._small(seen.light), np.float32(seen.ratio)
-        top = light.max(axis=2)
+        import cv2
+
+        light, ratio = np.asarray(self._small(seen.light), np.float32), np.float32(seen.ratio)
+        top = largest(light)
         weight = self._small((seen.valid & ~seen.clipped).astype(np.float32)) * ratio**2
         weight /= self.noise[0] * top + self.noise[1]
         if ends is not None:
             weight *= np.clip((np.float32(ends[1]) - top) / np.float32(ends[1] - ends[0]), 0, 1)
-        return weight, light.mean(axis=2) / ratio
+        mean = cv2.transform(light, np.full((1, 3), 1 / (3 * ratio), np.float32))
+        return weight, np.asarray(mean, np.float32)
 
     @staticmethod
     def _sum(sums: Floats, weight: Floats, light: Floats, *, shortest: bool) -> None:

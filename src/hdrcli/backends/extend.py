@@ -99,5 +99,5 @@ def _like(frame: Frame, codes: Codes) -> Frame:
 def distrust(codes: Codes, frame: Frame) -> Floats:
     """0 below FADE, rising to 1 where the largest channel clips, (h, w)."""
     top = np.float32(max(frame.levels - 1, 1))
-    largest = codes.max(axis=2).astype(np.float32) / top
+    largest = strips.largest(codes).astype(np.float32) / top
     return np.asarray(np.clip((largest - FADE) / (CLIP - FADE), 0, 1), np.float32)

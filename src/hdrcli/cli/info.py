@@ -122,9 +122,11 @@ def facts(frame: "Frame") -> dict[str, Any]:
 
 def clipped_percent(frame: "Frame") -> float | None:
     """Percent of pixels with a channel at its largest code. None for linear light."""
+    from hdrcli.strips import largest
+
     if not frame.levels:
         return None
-    return float((frame.codes.max(axis=2) >= frame.levels - 1).mean() * 100)
+    return float((largest(frame.codes) >= frame.levels - 1).mean() * 100)
 
 
 def _row(frame: dict[str, Any]) -> tuple[str, ...]:
