@@ -5,15 +5,17 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from hdrcli.batch.outcomes import OutcomeLog
-from hdrcli.batch.pictures import naive_merge, pictures
+from hdrcli.batch.pictures import moved_mask, naive_merge, pictures
 from hdrcli.batch.run import stamped
 from hdrcli.bracket import resolve
+from hdrcli.motion import Motion
 from hdrcli.pipeline import MergeOptions, merge
 from hdrcli.report import Report, page
 from tests.scenes import photograph, texture, with_disc
@@ -110,7 +112,7 @@ def test_an_empty_report_is_a_page():
 
 def merged_pair():
     still = texture(120, 160)
-    moved = with_disc(still, (60, 80), 18, 2.0)
+    moved = with_disc(still, (60, 80), 18, 0.15)  # clips in no frame
     resolved = resolve(list(photograph([still, still, moved], (-2, 0, 2)).frames))
     return merge(resolved, MergeOptions(align="none"))
 
@@ -125,6 +127,17 @@ def test_pictures_of_a_merge_are_of_one_size_and_show_its_ghosts():
     ghost = np.asarray(Image.open(io.BytesIO(base64.b64decode(found["ghost"]))))[..., 0]
     assert ghost[55:65, 75:85].mean() > 128
     assert ghost[:20, :20].mean() < 60
+
+
+def test_the_ghosts_shown_are_what_the_merge_says_moved():
+    merged = merged_pair()
+    mask = moved_mask(merged)
+    assert merged.motion.moved > 0.005
+    assert mask.mean() == pytest.approx(merged.motion.moved, abs=0.003)
+    cut = moved_mask(replace(merged, window=(slice(20, 120), slice(10, 150))))
+    assert np.array_equal(cut, mask[20:120, 10:150])
+    still = replace(merged, motion=Motion.none(3))
+    assert not moved_mask(still).any()
 
 
 def test_a_naive_merge_of_a_still_scene_is_its_light():

@@ -9,14 +9,16 @@ from numpy.typing import NDArray
 from hdrcli import maps, tonemap
 from hdrcli.formats import jpeg
 from hdrcli.frames import Codes, DisplayImage, Frame, Radiance
-from hdrcli.pipeline import Merged, MergeOptions, tone_plan
+from hdrcli.motion import look, warped
+from hdrcli.pipeline import Merged, MergeOptions, Window, tone_plan
+from hdrcli.stakes import Stakes, ends_of
 
 Floats = NDArray[np.float32]
 
 SIDE = 600  # pixels, the longer side of the pictures that are compared
 FRAME_SIDE = 160
 QUALITY = 78
-MOVED = 0.004  # fraction of the picture from which a mask is worth showing
+MOVED = 0.001  # fraction of the picture from which a mask is worth showing
 
 
 def pictures(merged: Merged, options: MergeOptions) -> dict[str, Any]:
@@ -25,7 +27,7 @@ def pictures(merged: Merged, options: MergeOptions) -> dict[str, Any]:
     small = [maps.reduced(maps.eight_bits(frame.codes), SIDE) for frame in merged.framed]
     result, naive = _compared(merged, options, small)
     masks = {
-        "ghost": _least_belief(merged),
+        "ghost": moved_mask(merged),
         "clip": _clipped(small[0]),
     }
     shown = {name: mask for name, mask in masks.items() if (mask > 0.5).mean() > MOVED}
@@ -89,18 +91,37 @@ def naive_merge(frames: list[Frame], ratios: NDArray[np.float64], size: tuple[in
     return np.asarray(total / weight, np.float32)
 
 
-def _least_belief(merged: Merged) -> Floats:
-    """How little the least believed frame is believed, at the size of the motion maps."""
-    believed = [c for c in merged.motion.confidence if c is not None]
-    if not believed:
+def moved_mask(merged: Merged) -> Floats:
+    """1 where something moved: where what the merge believes shows (stakes.py), (h, w).
+
+    Asked again on a small picture, as the merge keeps the share alone; the same frames, flow and
+    belief give the same answer.
+    """
+    bracket, motion = merged.bracket, merged.motion
+    if all(belief is None for belief in motion.confidence):
         return np.zeros((1, 1), np.float32)
-    mask = np.asarray(1 - np.min(believed, axis=0), np.float32)
-    if merged.window is None:
-        return mask
-    (rows, cols), (sx, sy) = merged.window, merged.motion.scale
-    part = mask[
-        int(rows.start * sy) : int(rows.stop * sy), int(cols.start * sx) : int(cols.stop * sx)
-    ]
+    shrink = min(1.0, SIDE / max(bracket.size))
+    size = max(1, round(bracket.size[0] * shrink)), max(1, round(bracket.size[1] * shrink))
+    stakes = Stakes(size, (motion.noise[0].shot, motion.noise[0].read))
+    for i, frame in enumerate(bracket.frames):
+        still, flow = look(frame, float(bracket.ratios[i]), size), motion.flows[i]
+        moved = still if flow is None else warped(still, _flow_at(flow, size))
+        stakes.add(still, moved, motion.confidence[i], ends_of(frame), shortest=i == 0)
+    mask = stakes.moved().astype(np.float32)
+    return mask if merged.window is None else _windowed(mask, merged.window, shrink)
+
+
+def _flow_at(flow: Floats, size: tuple[int, int]) -> Floats:
+    """A flow on a picture of another size (height, width), in that picture's pixels."""
+    import cv2
+
+    scale = np.array([size[1] / flow.shape[1], size[0] / flow.shape[0]], np.float32)
+    return np.asarray(cv2.resize(flow, size[::-1], interpolation=cv2.INTER_AREA) * scale)
+
+
+def _windowed(mask: Floats, window: Window, shrink: float) -> Floats:
+    rows, cols = (slice(int(cut.start * shrink), int(cut.stop * shrink)) for cut in window)
+    part = mask[rows, cols]
     return part if part.size else mask
 
 
