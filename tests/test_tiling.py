@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,8 @@ def specs(draw):
         draw(st.integers(1, 9)),
         draw(st.integers(1, 4)),
     )
-    return TileSpec(draw(st.integers(2 * halo + blend + multiple, 60)), halo, blend, multiple)
+    size = draw(st.integers(2 * halo + blend + multiple, 60))
+    return TileSpec(size, halo, blend, multiple, oblong=draw(st.booleans()))
 
 
 def box_blur(image, radius):
@@ -98,6 +101,22 @@ def test_memory_that_never_suffices_ends_with_the_error_itself():
     with pytest.raises(MemoryError, match="no more"):
         shrinking(always_fails, TileSpec(64, 4, 4))
     assert sizes == [64, 32, 16]
+
+
+@given(st.integers(1, 300), st.integers(1, 300), specs())
+def test_oblong_tiles_have_no_more_pixels_than_squares_and_waste_fewer(height, width, spec):
+    def pixels(spec):
+        cut = tiles((height, width), spec)
+        return [len(tile.down) * len(tile.across) for tile in cut]
+
+    square, oblong = (pixels(replace(spec, oblong=oblong)) for oblong in (False, True))
+    assert max(oblong) <= spec.size**2
+    assert sum(oblong) <= sum(square)
+
+
+def test_a_picture_that_fits_in_pixels_is_not_cut():
+    [tile] = tiles((1000, 1504), TileSpec(1250, 64, 16, 4, oblong=True))
+    assert (tile.rows, tile.cols) == (slice(0, 1000), slice(0, 1504))
 
 
 def test_tiles_are_no_larger_than_their_number_demands() -> None:

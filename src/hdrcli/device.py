@@ -28,7 +28,10 @@ BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16", "bf16"})
 # glibc's mallopt: never map, never give back, grow by 256 MB. Pages that are mapped anew for every
 # feature map cost as much as the convolution that fills them.
 MALLOPT = ((-4, 0), (-1, 2**31 - 1), (-2, 256 << 20))
-ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}  # threads that spin while waiting starve each other
+ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while waiting starve each other
+    "THP_MEM_ALLOC_ENABLE": "1",  # torch asks Linux for pages of 2 MB
+}
 RESERVE = 0.6  # of the free memory may be used
 
 
@@ -42,13 +45,20 @@ def prepare() -> None:
 @cache
 def _keep_memory() -> bool:
     """Tell glibc to keep what it has; other allocators are left alone."""
+    libc = _glibc()
+    return libc is not None and all(libc.mallopt(option, value) == 1 for option, value in MALLOPT)
+
+
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    """The C library, if it is the one whose allocator has these settings."""
     if platform.libc_ver()[0] != "glibc":
-        return False
+        return None
     try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return False
-    return all(mallopt(option, value) == 1 for option, value in MALLOPT)
+        libc = ctypes.CDLL(None)
+    except OSError:
+        return None
+    return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
 
 
 @dataclass(frozen=True)
@@ -282,9 +292,16 @@ def synchronize(compute: Compute) -> None:
 
 
 def release(compute: Compute) -> None:
-    """Give back what a device's allocator keeps, before trying with smaller tiles."""
+    """Give back what a device's allocator keeps, before tiles of another size are tried.
+
+    On a CPU also what ``prepare`` made it keep: feature maps of one size leave holes that those of
+    another do not fit.
+    """
     import torch
 
+    libc = _glibc()
+    if compute.kind == "cpu" and libc is not None:
+        libc.malloc_trim(0)
     empties: dict[str, Any] = {"cuda": torch.cuda.empty_cache, "mps": torch.mps.empty_cache}
     empty = empties.get(compute.kind)
     if empty is not None:

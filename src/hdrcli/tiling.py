@@ -28,13 +28,15 @@ class TileSpec:
     """How to cut: the side of a tile, halo included, its two margins, and the grid, in pixels.
 
     Tiles start at multiples of ``multiple``, the network's stride, so that all of them halve the
-    picture at the same pixels.
+    picture at the same pixels. ``oblong`` tiles have as many pixels as a square of that side may
+    have, in the shape that wastes the fewest on margins.
     """
 
     size: int
     halo: int
     blend: int = 16
     multiple: int = 1
+    oblong: bool = False
 
     def __post_init__(self) -> None:
         assert self.blend > 0
@@ -70,13 +72,42 @@ class Tile:
 
 def tiles(size: tuple[int, int], spec: TileSpec) -> list[Tile]:
     """Cut an image of (height, width), row by row from the top left."""
-    height, width = size
-    columns = list(weighted(width, spec))
+    down_spec, across_spec = shape(size, spec) if spec.oblong else (spec, spec)
+    columns = list(weighted(size[1], across_spec))
     return [
         Tile(rows, cols, down, across)
-        for rows, down in weighted(height, spec)
+        for rows, down in weighted(size[0], down_spec)
         for cols, across in columns
     ]
+
+
+def shape(size: tuple[int, int], spec: TileSpec) -> tuple[TileSpec, TileSpec]:
+    """How to cut down and across, so that tiles of at most ``size``² pixels add up to the fewest.
+
+    All rows of tiles count, from one to twice as many as squares need.
+    """
+    height, width = size
+    least = 2 * spec.halo + spec.blend + spec.multiple
+    found = [(spec, spec)]
+    for rows in range(1, 2 * len(list(spans(height, spec))) + 1):
+        down = replace(spec, size=max(least, tallest(height, rows, spec)))
+        wide = spec.size**2 // min(height, down.size)
+        if wide >= min(width, least):
+            found.append((down, replace(spec, size=max(least, wide))))
+    return min(found, key=lambda cut: covered(height, cut[0]) * covered(width, cut[1]))
+
+
+def tallest(length: int, count: int, spec: TileSpec) -> int:
+    """Pixels of the longest of so many slices of one axis."""
+    if count == 1:
+        return length
+    margins = 2 * spec.halo + spec.blend
+    return -(-(length - margins) // (count * spec.multiple)) * spec.multiple + margins
+
+
+def covered(length: int, spec: TileSpec) -> int:
+    """Pixels of one axis that all tiles have together, their margins included."""
+    return sum(span.stop - span.start for span in spans(length, spec))
 
 
 def weighted(length: int, spec: TileSpec) -> Iterator[tuple[slice, Floats]]:

@@ -6,13 +6,13 @@ import torch
 from torch.nn import functional
 
 from hdrcli.importers import import_files
+from hdrcli.nets.fused import reflected
 from hdrcli.nets.hdrgan import (
     HDRGAN,
     Discriminator,
     discriminator_loss,
     fold,
     generator_loss,
-    reflected,
     sphere_moments,
 )
 from tests.importers.bundle import around, write_bundle

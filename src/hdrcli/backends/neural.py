@@ -42,7 +42,7 @@ from hdrcli.weights import Entry
 log = logging.getLogger("hdrcli")
 
 BLEND = 16  # px over which tiles fade into each other
-LARGEST = {"cpu": 1024, "cuda": 1024, "mps": 512}  # px inside the halo: its share falls with them
+LARGEST = {"cpu": 1536, "cuda": 1024, "mps": 512}  # px inside the halo: its share falls with them
 MOST = {"cpu": 2.7e9}  # bytes that a tile may take, however much is free
 SMALLEST = 64  # px inside the halo, whatever the memory; out of memory may halve it
 LEAST_SIDE = 32  # px, of a tile that is padded: coarsest scales need a few pixels
@@ -253,7 +253,8 @@ def tile_spec(
             )
         return TileSpec(asked // multiple * multiple, halo, BLEND, multiple)
     width = int(getattr(net, "channels", spec.channels))
-    bytes_per_pixel = spec.bytes_per_pixel * width / spec.channels
+    most_live = spec.aligned_bytes_per_pixel if wants_aligned(net) else spec.bytes_per_pixel
+    bytes_per_pixel = most_live * width / spec.channels
     most = int((MOST.get(compute.kind, float(1 << 62)) / bytes_per_pixel) ** 0.5)
     side = device.tile_side(
         compute,
@@ -262,7 +263,7 @@ def tile_spec(
         least=SMALLEST + margins,
         multiple=multiple,
     )
-    return TileSpec(side, halo, BLEND, multiple)
+    return TileSpec(side, halo, BLEND, multiple, oblong=True)
 
 
 def put(out: NDArray[np.floating], tile: Tile, found: Tensor) -> None:

@@ -56,7 +56,8 @@ class NetworkSpec:
     takes. ``reach``: pixels around an output pixel that may change it at all, offsets aside.
     ``halo``: pixels of context that tiles are given; beyond it the change is below 1e-3 in the
     mu-law. ``bytes_per_pixel``: of memory at its widest, in float32, with features of
-    ``channels``. ``pooled``: whether it has whole-image statistics. ``flow``: whether frames come
+    ``channels``; ``aligned_bytes_per_pixel`` where frames come moved by a flow, so that there is
+    no flow net. ``pooled``: whether it has whole-image statistics. ``flow``: whether frames come
     to it moved by motion's flow too; the papers align globally and leave the rest to the network.
     """
 
@@ -64,6 +65,7 @@ class NetworkSpec:
     reach: int
     halo: int
     bytes_per_pixel: int
+    aligned_bytes_per_pixel: int = 0
     channels: int = 64
     pooled: bool = False
     flow: bool = False
@@ -138,7 +140,7 @@ BACKENDS: Mapping[str, BackendSpec] = MappingProxyType(
                     multiple_of=4,
                     reach=72,
                     halo=32,
-                    bytes_per_pixel=7000,
+                    bytes_per_pixel=9800,
                 ),
             ),
             BackendSpec(
@@ -153,7 +155,7 @@ BACKENDS: Mapping[str, BackendSpec] = MappingProxyType(
                     multiple_of=1,
                     reach=33,
                     halo=24,
-                    bytes_per_pixel=5600,
+                    bytes_per_pixel=4000,
                     pooled=True,
                 ),
             ),
@@ -169,7 +171,7 @@ BACKENDS: Mapping[str, BackendSpec] = MappingProxyType(
                     multiple_of=4,
                     reach=61,
                     halo=40,
-                    bytes_per_pixel=3800,
+                    bytes_per_pixel=3700,
                     channels=32,
                 ),
             ),
@@ -185,7 +187,7 @@ BACKENDS: Mapping[str, BackendSpec] = MappingProxyType(
                     multiple_of=4,
                     reach=189,
                     halo=64,
-                    bytes_per_pixel=7200,
+                    bytes_per_pixel=7600,
                     pooled=True,
                 ),
             ),
@@ -202,6 +204,7 @@ BACKENDS: Mapping[str, BackendSpec] = MappingProxyType(
                     reach=424,
                     halo=64,
                     bytes_per_pixel=9000,
+                    aligned_bytes_per_pixel=3900,
                 ),
             ),
         )

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdrcli.nets.deform import DeformConv
+from hdrcli.nets.fused import Chain, convolve
 from hdrcli.nets.head import Float32Conv2d
 from hdrcli.nets.layers import PCDAlign, ResidualBlock, conv3x3, lrelu
 
@@ -73,10 +73,8 @@ class ADNet(nn.Module):
         features = 3 * (int(attention) + int(align != "none"))
         self.conv1 = conv3x3(features * c, c)
         self.RDB = nn.ModuleList(DRDB(c, growth, dense_layers) for _ in range(blocks))
-        self.conv2 = nn.Sequential(nn.Conv2d(blocks * c, c, 1), conv3x3(c, c))
-        self.post_conv = nn.Sequential(
-            conv3x3(c, c), nn.LeakyReLU(0.01), Float32Conv2d(c, 3, 3, padding=1)
-        )
+        self.conv2 = Chain(nn.Conv2d(blocks * c, c, 1), conv3x3(c, c))
+        self.post_conv = Chain(conv3x3(c, c), nn.LeakyReLU(0.01), Float32Conv2d(c, 3, 3, padding=1))
 
     @property
     def reach(self) -> int:
@@ -109,18 +107,17 @@ class ADNet(nn.Module):
         """f_i^l = P(Ĩ_i, Ĩ_r) (eq. 4); the reference's own features are not aligned."""
         if self.pyramid_feats is None or self.align_module is None:
             return (None, None, None)
-        short, reference, long = (self.pyramid_feats(image) for image in gamma)
-        return (
-            self.align_module(short, reference),
-            reference[0],
-            self.align_module(long, reference),
+        reference = self.pyramid_feats(gamma[1])
+        short, long = (
+            self.align_module(self.pyramid_feats(image), reference) for image in gamma[::2]
         )
+        return short, reference[0], long
 
     def _attended(self, ldr: Sequence[Tensor]) -> Sequence[Tensor | None]:
         """f_i^t = A(I_i, I_r) · features of I_i (eq. 3); the reference's are not weighted."""
         if not self.attention:
             return (None, None, None)
-        short, reference, long = (torch.relu(self.feat_extract(image)) for image in ldr)
+        short, reference, long = (convolve(self.feat_extract, image, "relu") for image in ldr)
         return (
             short * self.att_module_l(short, reference),
             reference,
@@ -134,7 +131,7 @@ class ADNet(nn.Module):
         for block in self.RDB:
             x = block(x)
             dense.append(x)
-        x = self.conv2(torch.cat(dense, 1)) + skip
+        x = self.conv2(torch.cat(dense, 1), plus=skip)
         return cast("Tensor", self.post_conv(x))
 
 
@@ -144,12 +141,10 @@ class PyramidFeatures(nn.Module):
     def __init__(self, cin: int, channels: int, *, levels: int) -> None:
         super().__init__()
         c = channels
-        self.conv1 = nn.Sequential(nn.Conv2d(cin, c, 1), nn.LeakyReLU(0.1))
+        self.conv1 = Chain(nn.Conv2d(cin, c, 1), nn.LeakyReLU(0.1))
         self.feature_extraction = nn.Sequential(ResidualBlock(c))
         self.downsample = nn.ModuleList(
-            nn.Sequential(
-                conv3x3(c, c, stride=2), nn.LeakyReLU(0.1), conv3x3(c, c), nn.LeakyReLU(0.1)
-            )
+            Chain(conv3x3(c, c, stride=2), nn.LeakyReLU(0.1), conv3x3(c, c), nn.LeakyReLU(0.1))
             for _ in range(levels - 1)
         )
 
@@ -172,8 +167,10 @@ class DeformAlign(nn.Module):
 
     def forward(self, neighbour: list[Tensor], reference: list[Tensor]) -> Tensor:
         """Bring the first level of the neighbour to the reference: (B, C, H, W)."""
-        guide = lrelu(self.offset_conv1(torch.cat((neighbour[0], reference[0]), 1)))
-        return lrelu(self.dcnpack(neighbour[0], lrelu(self.offset_conv2(guide))))
+        both = torch.cat((neighbour[0], reference[0]), 1)
+        guide = convolve(self.offset_conv1, both, "leaky_relu")
+        guide = convolve(self.offset_conv2, guide, "leaky_relu")
+        return lrelu(self.dcnpack(neighbour[0], guide))
 
 
 class SpatialAttention(nn.Module):
@@ -186,8 +183,8 @@ class SpatialAttention(nn.Module):
 
     def forward(self, feature: Tensor, reference: Tensor) -> Tensor:
         """(B, C, H, W) twice to (B, C, H, W)."""
-        x = F.leaky_relu(self.att1(torch.cat((feature, reference), 1)), 0.01)
-        return torch.sigmoid(self.att2(x))
+        both = torch.cat((feature, reference), 1)
+        return convolve(self.att2, convolve(self.att1, both, "leaky_relu", slope=0.01), "sigmoid")
 
 
 class DRDB(nn.Module):
@@ -205,5 +202,5 @@ class DRDB(nn.Module):
         """(B, C, H, W) to the same."""
         dense = x
         for layer in self.dense_layers:
-            dense = torch.cat((dense, torch.relu(layer(dense))), 1)
-        return x + cast("Tensor", self.conv_1x1(dense))
+            dense = torch.cat((dense, convolve(layer, dense, "relu")), 1)
+        return convolve(self.conv_1x1, dense, plus=x)

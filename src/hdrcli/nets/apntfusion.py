@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hdrcli.nets.fused import Chain, convolve
 from hdrcli.nets.head import Float32Conv2d
 from hdrcli.nets.matching import Normalize, match, swap
 from hdrcli.nets.pooling import GlobalPool, recording
@@ -96,7 +97,7 @@ class APNTFusion(nn.Module):
             nn.Conv2d(6 * C, C, 3, padding=1), *(CAB(C, reduction) for _ in range(mef_blocks))
         )
         self.output = Float32Conv2d(C, 3, 3, padding=1)
-        self.F_wgt = nn.Sequential(
+        self.F_wgt = Chain(
             nn.Conv2d(C, C, 3, padding=1), nn.ReLU(), Float32Conv2d(C, 3, 3, padding=1)
         )
         self.apply(xavier)
@@ -141,7 +142,7 @@ class APNTFusion(nn.Module):
         if H_m.shape[-2] % self.multiple_of or H_m.shape[-1] % self.multiple_of:
             raise ValueError(f"sides must be multiples of {self.multiple_of}: {H_m.shape}")
         level = self.epsilon / torch.as_tensor(tau_m).to(H_m).view(-1, 1, 1, 1)
-        F_s, F_m, F_l = torch.relu(self.F_ex(torch.cat([H_s, H_m, H_l]))).chunk(3)
+        F_s, F_m, F_l = self.F_ex(torch.cat([H_s, H_m, H_l]), "relu").chunk(3)
         A_mt_s = attention(self.F_mt_s, F_s, F_m)
         A_mt_l = attention(self.F_mt_l, F_l, F_m)
         F_mef = torch.cat([F_m, F_s * A_mt_s, F_l * A_mt_l], dim=1)  # (4)
@@ -149,9 +150,11 @@ class APNTFusion(nn.Module):
         M_sat_m = H_m >= level
         A_sat_m = attention(self.F_sat, M_sat_m.to(F_m.dtype))
         F_swp = self.transferred(F_s, F_m, A_mt_s, (H_s, H_m), level, M_sat_m)
-        blended = self.blend(F_swp, A_sat_m)
-        H_mef = self.output(self.N_mef(torch.cat([*blended, F_mef], dim=1)))  # (13)
-        w = torch.sigmoid(self.F_wgt(A_sat_m))
+        del F_s, F_m, F_l, A_mt_s, A_mt_l  # memory is what limits tiles
+        F_all = torch.cat([*self.blend(F_swp, A_sat_m), F_mef], dim=1)
+        del F_swp, F_mef
+        H_mef = self.output(self.N_mef(F_all))  # (13)
+        w = self.F_wgt(A_sat_m, "sigmoid")
         H_out: Tensor = torch.sigmoid(torch.logit(H_m.float(), DARKEST) * (1 - w) + H_mef)  # (14)
         return H_out
 
@@ -187,7 +190,7 @@ class APNTFusion(nn.Module):
         """Ψ_l(Ĥ_s) and Ψ_l(H_m), fine to coarse, or what replaces them."""
         hat_H_s, hat_H_m = (masked_saturated(h, level) if self.ms_hdr else h for h in H)
         if self.Psi is None:
-            F_hat_s = torch.relu(self.F_ex(hat_H_s))
+            F_hat_s = self.F_ex(hat_H_s, "relu")
             return self.F_enc(F_hat_s, MASKED_SHORT)[: self.levels], Phi_m[: self.levels]
         seen = [displayed(h, level) for h in (hat_H_s, hat_H_m)]
         features = [f.chunk(2) for f in self.Psi(torch.cat(seen), self.levels)]
@@ -198,9 +201,10 @@ class APNTFusion(nn.Module):
         dec_0, dec_1, dec_2 = self.F_dec(F_swp)
         dec_1, dec_2 = self.up_1(dec_1), self.up_2(dec_2)
         A_sc_1 = attention(self.F_sc_1, dec_2, dec_1)  # (10)
+        scaled_2 = A_sat_m * dec_2  # (12)
+        del dec_2
         A_sc_0 = attention(self.F_sc_0, dec_1, dec_0)  # (11)
-        A_sc_2 = A_sat_m  # (12)
-        return A_sc_2 * dec_2, A_sc_1 * dec_1, A_sc_0 * dec_0
+        return scaled_2, A_sc_1 * dec_1, A_sc_0 * dec_0
 
 
 def masked_saturated(H: Tensor, level: Tensor) -> Tensor:
@@ -236,7 +240,9 @@ def attention(module: nn.Module | None, *features: Tensor) -> Tensor:
     """Map features to factors in (0, 1); without a module, to 1, as the ablations do."""
     if module is None:
         return features[0].new_ones(())
-    factors: Tensor = torch.sigmoid(module(torch.cat(features, dim=1)))
+    factors: Tensor = module(
+        torch.cat(features, dim=1) if len(features) > 1 else features[0], "sigmoid"
+    )
     return factors
 
 
@@ -325,7 +331,10 @@ class MatchingTrunk(nn.Module):
         """Features at full, half and quarter size of whitened RGB (B, 3, H, W)."""
         found = []
         for index, layer in enumerate(self.features):
-            x = layer(x)
+            if isinstance(layer, nn.Conv2d):
+                x = convolve(layer, x, "relu")
+            elif isinstance(layer, nn.MaxPool2d):
+                x = layer(x)
             if index in self.taps:
                 found.append(x)
             if len(found) == levels:
@@ -340,12 +349,12 @@ def trunk_layers(step: tuple[int, int] | None) -> list[nn.Module]:
     return [nn.Conv2d(*step, 3, padding=1), nn.ReLU()]
 
 
-def convolutions(*widths: int) -> nn.Sequential:
+def convolutions(*widths: int) -> Chain:
     """Several 3×3 convolutions with ReLU between them."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
+    return Chain(*layers[:-1])
 
 
 def xavier(module: nn.Module) -> None:

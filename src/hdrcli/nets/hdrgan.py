@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
+from hdrcli.nets.fused import ReflectConv2d, convolve
 from hdrcli.nets.head import Float32Conv2d
 
 _BOTTLENECK = 512  # channels that a merging block may read
@@ -113,7 +114,7 @@ class Encoder(nn.Module):
         """(B, 6, H, W) to E_0, E_1, …, at full size, half, …"""
         E = [self.blocks[0](x)]
         for down, block in zip(self.down, list(self.blocks)[1:], strict=True):
-            E.append(block(torch.relu_(down(E[-1]))))
+            E.append(block(convolve(down, E[-1], "relu")))
         return E
 
 
@@ -128,8 +129,8 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, cin, H, W) to (B, cout, H, W)."""
-        inside = self.conv2(torch.relu_(self.conv1(x)))
-        return torch.relu_(inside + self.skip(x))
+        skip = self.skip(x)
+        return convolve(self.conv2, convolve(self.conv1, x, "relu"), "relu", plus=skip)
 
 
 class Merge(nn.Module):
@@ -154,8 +155,8 @@ class Merge(nn.Module):
         *first, last = self.convs
         x = self.bottleneck(torch.cat((short, reference, long), 1))
         for conv in first:
-            x = torch.relu_(conv(x))
-        return torch.relu_(last(x) + reference)
+            x = convolve(conv, x, "relu")
+        return convolve(last, x, "relu", plus=reference)
 
 
 class Join(nn.Module):
@@ -167,7 +168,7 @@ class Join(nn.Module):
 
     def forward(self, short: Tensor, reference: Tensor, long: Tensor) -> Tensor:
         """Three times (B, C, h, w) to M (B, C, h, w)."""
-        return torch.relu_(self.conv(torch.cat((short, reference, long), 1)))
+        return convolve(self.conv, torch.cat((short, reference, long), 1), "relu")
 
 
 class Upsample(nn.Module):
@@ -179,35 +180,7 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, cin, h, w) to (B, cout, 2h, 2w)."""
-        return torch.relu_(self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest")))
-
-
-class ReflectConv2d(nn.Conv2d):
-    """3 × 3 over a picture that is reflected at its border."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, cin, H, W), H and W above the dilation."""
-        n = self.dilation[0]
-        learning = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
-        wide = F.pad(x, (n, n, n, n), mode="reflect") if learning else reflected(x, n)
-        return F.conv2d(wide, self.weight, self.bias, self.stride, 0, self.dilation)
-
-
-def reflected(x: Tensor, n: int) -> Tensor:
-    """``F.pad`` by n at each side, mode "reflect", in any layout: a copy and eight strips."""
-    b, c, h, w = x.shape
-    last = x.is_contiguous(memory_format=torch.channels_last)
-    layout = torch.channels_last if last else torch.contiguous_format
-    size = (b, c, h + 2 * n, w + 2 * n)
-    wide = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout)
-    wide[..., n:-n, n:-n] = x
-    for i in range(1, n + 1):
-        wide[..., n - i, n:-n] = x[..., i, :]
-        wide[..., h + n - 1 + i, n:-n] = x[..., h - 1 - i, :]
-    for i in range(1, n + 1):
-        wide[..., n - i] = wide[..., n + i]
-        wide[..., w + n - 1 + i] = wide[..., w + n - 1 - i]
-    return wide
+        return convolve(self.conv, F.interpolate(x, scale_factor=2.0, mode="nearest"), "relu")
 
 
 def conv3x3(cin: int, cout: int, *, stride: int = 1, dilation: int = 1) -> nn.Conv2d:

@@ -1,13 +1,13 @@
 """What more than one network is made of: EDVR's residual block and PCD alignment."""
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdrcli.nets.deform import DeformConv
+from hdrcli.nets.fused import convolve
 
 
 def conv3x3(cin: int, cout: int, *, stride: int = 1) -> nn.Conv2d:
@@ -35,7 +35,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same."""
-        return x + cast("Tensor", self.conv2(torch.relu_(self.conv1(x))))
+        return convolve(self.conv2, convolve(self.conv1, x, "relu"), plus=x)
 
 
 class PCDAlign(nn.Module):
@@ -71,24 +71,24 @@ class PCDAlign(nn.Module):
         Both are pyramids of features (L1, L2, L3): (B, C, H, W), (B, C, H/2, W/2),
         (B, C, H/4, W/4); H and W are multiples of 4. Returns (B, C, H, W).
         """
-        guide = lrelu(self.L3_offset_conv1(_pair(neighbour[2], reference[2])))
-        guide = lrelu(self.L3_offset_conv2(guide))
+        guide = convolve(self.L3_offset_conv1, _pair(neighbour[2], reference[2]), "leaky_relu")
+        guide = convolve(self.L3_offset_conv2, guide, "leaky_relu")
         aligned = lrelu(self.L3_dcnpack(neighbour[2], guide))
         # Offsets double with the picture; so, roughly, does the feature they are read from.
         coarse = upsample2(guide).mul_(2)
-        guide = lrelu(self.L2_offset_conv1(_pair(neighbour[1], reference[1])))
-        guide = lrelu(self.L2_offset_conv2(_pair(guide, coarse)))
-        guide = lrelu(self.L2_offset_conv3(guide))
+        guide = convolve(self.L2_offset_conv1, _pair(neighbour[1], reference[1]), "leaky_relu")
+        guide = convolve(self.L2_offset_conv2, _pair(guide, coarse), "leaky_relu")
+        guide = convolve(self.L2_offset_conv3, guide, "leaky_relu")
         fine = self.L2_dcnpack(neighbour[1], guide)
-        aligned = lrelu(self.L2_fea_conv(_pair(fine, upsample2(aligned))))
+        aligned = convolve(self.L2_fea_conv, _pair(fine, upsample2(aligned)), "leaky_relu")
         coarse = upsample2(guide).mul_(2)
-        guide = lrelu(self.L1_offset_conv1(_pair(neighbour[0], reference[0])))
-        guide = lrelu(self.L1_offset_conv2(_pair(guide, coarse)))
-        guide = lrelu(self.L1_offset_conv3(guide))
+        guide = convolve(self.L1_offset_conv1, _pair(neighbour[0], reference[0]), "leaky_relu")
+        guide = convolve(self.L1_offset_conv2, _pair(guide, coarse), "leaky_relu")
+        guide = convolve(self.L1_offset_conv3, guide, "leaky_relu")
         fine = self.L1_dcnpack(neighbour[0], guide)
         aligned = self.L1_fea_conv(_pair(fine, upsample2(aligned)))
-        guide = lrelu(self.cas_offset_conv1(_pair(aligned, reference[0])))
-        guide = lrelu(self.cas_offset_conv2(guide))
+        guide = convolve(self.cas_offset_conv1, _pair(aligned, reference[0]), "leaky_relu")
+        guide = convolve(self.cas_offset_conv2, guide, "leaky_relu")
         return lrelu(self.cas_dcnpack(aligned, guide))
 
 

@@ -14,8 +14,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from hdrcli.nets.fused import Chain, conv2d, convolve
 from hdrcli.nets.head import Float32Conv2d
 from hdrcli.nets.pooling import GlobalPool
 
@@ -69,23 +69,28 @@ class PSFNet(nn.Module):
         Returns (B, 3, H, W) in float32: linear, in (0, 1), 1 is where the short frame clips.
         """
         F = self.features(X_1, X_2, X_3)
-        F_2 = F.chunk(FRAMES)[1]
-        Z_0 = torch.cat([*self.psfbs(F).chunk(FRAMES), F_2], dim=1)
-        return torch.sigmoid(self.output(self.reconstruct(Z_0, F_2)))
+        F_2 = F.chunk(FRAMES)[1].clone()  # of its own, so that the blocks may overwrite F
+        for psfb in self.psfbs:
+            F = psfb(F)
+        Z_1 = self.reduced(F, F_2)
+        del F
+        return torch.sigmoid(self.output(self.reconstruct(Z_1, F_2)))
 
     def features(self, X_1: Tensor, X_2: Tensor, X_3: Tensor) -> Tensor:
         """F_1, F_2, F_3 by one convolution, one after the other in the batch: (3B, C, H, W)."""
-        return torch.relu_(self.extract(torch.cat([X_1, X_2, X_3])))
+        return convolve(self.extract, torch.cat([X_1, X_2, X_3]), "relu")
 
-    def reconstruct(self, Z_0: Tensor, F_2: Tensor) -> Tensor:
+    def reduced(self, F: Tensor, F_2: Tensor) -> Tensor:
+        """Z_1 from the blocks' features of all frames and the first ones of the reference."""
+        Z_0 = torch.cat([*F.chunk(FRAMES), F_2], dim=1)
+        return convolve(self.reduce, Z_0, "relu")
+
+    def reconstruct(self, Z_1: Tensor, F_2: Tensor) -> Tensor:
         """Section 3.3, up to the last convolution. The skips are those of AHDRNet [28]."""
-        Z_1 = torch.relu_(self.reduce(Z_0))
-        Z = self.after_dual(self.dual(Z_1))
-        if self.local_skip:
-            Z = Z + Z_1
+        Z = convolve(self.after_dual, self.dual(Z_1), plus=Z_1 if self.local_skip else None)
         if self.global_skip:
             Z = Z + F_2
-        return torch.relu_(self.before_output(Z))
+        return convolve(self.before_output, Z, "relu")
 
 
 class PSFB(nn.Module):
@@ -98,16 +103,19 @@ class PSFB(nn.Module):
         self.conv2 = conv3x3(2 * channels, channels)
 
     def forward(self, F_0: Tensor) -> Tensor:
-        """Move the three features one step; both convolutions are shared by the frames."""
-        F_1 = torch.relu_(self.conv1(F_0))  # (2)
-        F_2 = self.fuse(F_1.chunk(FRAMES))  # (3)
-        return self.compare(F_2, F_1) + F_0  # (4)
+        """Move the three features one step; both convolutions are shared by the frames.
 
-    def compare(self, F_2: Tensor, F_1: Tensor) -> Tensor:
-        """Conv2([F_2, F_1_i]). The half that reads F_2 is the same for all i: computed once."""
+        F_0 may be overwritten where no gradients are kept.
+        """
+        F_1 = convolve(self.conv1, F_0, "relu")  # (2)
+        F_2 = self.fuse(F_1.chunk(FRAMES))  # (3)
+        return self.compare(F_2, F_1, F_0)  # (4)
+
+    def compare(self, F_2: Tensor, F_1: Tensor, F_0: Tensor) -> Tensor:
+        """Conv2([F_2, F_1_i]) + F_0_i. What reads F_2 is the same for all i: computed once."""
         fused, own = self.conv2.weight.chunk(2, dim=1)
-        compared = functional.conv2d(F_1, own, self.conv2.bias, padding=1)
-        compared.view(FRAMES, *F_2.shape).add_(functional.conv2d(F_2, fused, padding=1))
+        compared = conv2d(F_1, own, self.conv2.bias, plus=F_0, onto=True)
+        compared.view(FRAMES, *F_2.shape).add_(conv2d(F_2, fused, None))
         return compared
 
 
@@ -130,7 +138,7 @@ class SFFB(nn.Module):
         shares = torch.stack([excite(z) for excite in self.excite]).softmax(dim=0)
         F_2 = shares[0] * F_1[0]
         for share, F_1_i in zip(shares[1:], F_1[1:], strict=True):
-            F_2 = torch.addcmul(F_2, share.to(F_2.dtype), F_1_i)
+            F_2.addcmul_(share.to(F_2.dtype), F_1_i)
         return F_2
 
 
@@ -166,7 +174,7 @@ class DualAttentionBlock(nn.Module):
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(
+        self.body = Chain(
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
             nn.PReLU(),
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
@@ -181,8 +189,7 @@ class DualAttentionBlock(nn.Module):
         maps = torch.cat([U.amax(dim=1, keepdim=True), U.mean(dim=1, keepdim=True)], dim=1)
         places = torch.sigmoid(self.spatial(maps))
         both = torch.cat([U * places, U * self.channel(U)], dim=1)
-        mixed: Tensor = self.merge(both)
-        return Z + mixed
+        return convolve(self.merge, both, plus=Z)
 
 
 class ChannelAttention(nn.Module):
