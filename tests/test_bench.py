@@ -47,6 +47,22 @@ def test_made_photographs_have_the_size_and_exposures(tmp_path):
 
 
 @pytest.mark.slow
+def test_made_photographs_are_as_large_as_those_of_cameras_and_move_as_the_hand_does(tmp_path):
+    """From two bits a pixel on; and detail as fine as a pixel lies on itself once aligned."""
+    from hdrcli.align import align_bracket
+    from hdrcli.bracket import read_bracket
+
+    paths = merging.made(tmp_path, merging.Made(1.0, moving=True))
+    assert 2.0 < 8 * paths[1].stat().st_size / 1e6 < 6.0
+    _, report = align_bracket(read_bracket(paths).bracket)
+    moved = [frame for frame in report.frames if frame.model != "identity"]
+    assert len(moved) == 2
+    for frame in moved:
+        assert frame.residual_before > 2
+        assert frame.residual_after < 0.5
+
+
+@pytest.mark.slow
 def test_nine_made_photographs_span_no_more_than_a_camera_does(tmp_path):
     from hdrcli.bracket import read_bracket
 

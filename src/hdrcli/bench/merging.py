@@ -3,7 +3,7 @@
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,24 @@ from hdrcli import color, device, exif, formats, pipeline
 from hdrcli.backends.registry import silent
 from hdrcli.bench import Progress, fresh
 from hdrcli.bracket import read_bracket
-from hdrcli.example import Example, write_example
+from hdrcli.example import Example, Shot
+from hdrcli.example.camera import Hand, turned
+from hdrcli.example.figures import MOVERS
+from hdrcli.example.light import Floats
+from hdrcli.example.moment import moment
+from hdrcli.example.render import Canvas, render
 from hdrcli.formats import WriteOptions
 from hdrcli.frames import Codes, Metadata, Radiance
 from hdrcli.pipeline import MergeOptions
 
 EXAMPLE = (960, 640)  # width, height of the rendering that is enlarged
-NOISE = 1.5  # codes, added after enlarging, so that files compress like photographs
-GRAIN = 8  # per cent, of a texture on what stands still: enlarging leaves none as fine as a pixel
+DETAIL = {1: 0.4, 2: 0.3, 4: 0.2, 8: 0.14, 16: 0.1, 32: 0.1}  # log light of each octave, by pixels
+PATCH = 256  # pixels over which there is more of it, or less
+SHOT, READ = 4e-4, 1e-3  # variance of noise per light, and its deviation in the dark; white is 1
+SOFT = 0.6  # pixels over which a camera spreads its noise
+SAME = 0.15  # stops of difference from the still scene, beyond which a pixel is not of it
+DARK = 1e-3
+ROWS = 256
 WIDEST = 8.0  # stops from the darkest to the brightest photograph
 
 
@@ -139,62 +149,118 @@ def cold_merge(
 
 
 def made(folder: Path, make: Made) -> list[Path]:
-    """Photographs of the rendered example, enlarged, with grain and noise."""
-
+    """Photographs of the rendered example, enlarged, with the detail and noise of photographs."""
     step = min(3.0, WIDEST / max(make.frames - 1, 1))
     example = Example(make.frames, ev_step=step, size=EXAMPLE, static=not make.moving)
-    small = write_example(folder / "example", example)
     scale = (make.megapixels * 1e6 / (EXAMPLE[0] * EXAMPLE[1])) ** 0.5
     size = round(EXAMPLE[0] * scale), round(EXAMPLE[1] * scale)
-    source: Iterable[Codes] = (
-        enlarged(formats.read(path).codes, size) for path in small if path.suffix == ".jpg"
-    )
-    if not make.moving:  # of the light itself: enlarged noise would be blotches that come and go
-        light = enlarged(formats.read(small[-1]).codes, size) * grained(size)
-        source = (exposed(light, shot.ev) for shot in example.shots())
-    paths = []
-    for i, (codes, shot) in enumerate(zip(source, example.shots(), strict=True)):
+    still = render(Canvas(*EXAMPLE))
+    detail = detailed((round(still.canvas.shape[0] * scale), round(still.canvas.shape[1] * scale)))
+    light, paths = lit(still.light, detail), []
+    for i, shot in enumerate(example.shots()):
         paths.append(folder / shot.name)
+        if make.moving:
+            seen = moment(still, MOVERS, shot.opened + shot.shutter / 2)
+            light = lit(seen, detail, still.light)
+        codes = developed(light, held(example, still.canvas, shot, size, detail), size, shot.ev, i)
         told = shot.metadata
         told = Metadata(exposure_time=told.exposure_time, f_number=told.f_number, iso=told.iso)
-        formats.write_display_codes(paths[-1], noisy(codes, i), exif=exif.write_exif(told))
+        formats.write_display_codes(paths[-1], codes, exif=exif.write_exif(told))
     return paths
 
 
-def enlarged(picture: Codes, size: tuple[int, int]) -> Codes:
-    """A picture at another size (width, height)."""
-    import cv2
+def detailed(shape: tuple[int, int]) -> Floats:
+    """The logarithm of a texture with detail at every scale down to a pixel, ``shape`` (h, w).
 
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC))
-
-
-def grained(size: tuple[int, int]) -> NDArray[np.float32]:
-    """A fine texture to multiply light by, (height, width, 1)."""
+    Alike in every octave, as in photographs, but weaker where a lens blurs; in some places there
+    is more of it than in others.
+    """
     import cv2
 
     cv2.setRNGSeed(1)
-    grain = np.empty((size[1] // 2 + 1, size[0] // 2 + 1), np.float32)
-    cv2.randn(grain, 1, GRAIN / 100)
-    return np.asarray(cv2.resize(grain, size), np.float32)[..., None]
+    total = np.zeros(shape, np.float32)
+    for step, strength in DETAIL.items():
+        total += cv2.resize(random(shape, step), shape[::-1]) * np.float32(strength)
+    total *= np.clip(cv2.resize(random(shape, PATCH), shape[::-1]) * 0.7 + 0.6, 0.1, 1.5)
+    return total
 
 
-def exposed(light: Codes, ev: float) -> Codes:
-    """Eight-bit codes of light, so many stops brighter, without noise."""
+def random(shape: tuple[int, int], step: int) -> Floats:
+    """Gaussian numbers for a grid of every ``step``-th pixel."""
     import cv2
 
-    table = np.rint(255 * color.srgb_encode(np.linspace(0, 1, 65536))).astype(np.uint8)
-    steps = np.clip(light * np.float32(65535 * 2.0**ev), 0, 65535).astype(np.uint16)
-    return np.asarray(cv2.LUT(steps, table[None]))
+    numbers = np.empty((shape[0] // step + 2, shape[1] // step + 2), np.float32)
+    cv2.randn(numbers, 0, 1)
+    return numbers
 
 
-def noisy(codes: Codes, seed: int) -> Codes:
-    """Codes with Gaussian noise."""
+def lit(light: Floats, detail: Floats, still: Floats | None = None) -> Floats:
+    """A rendering enlarged to the size of the detail, and multiplied by it, (H, W, 3).
+
+    Where it is not the ``still`` scene's, which the detail belongs to, there is none.
+    """
     import cv2
 
-    cv2.setRNGSeed(seed)
-    noise = np.empty(codes.shape, np.int16)
-    cv2.randn(noise, (0, 0, 0), (NOISE,) * 3)
-    return np.asarray(cv2.add(codes, noise, dtype=cv2.CV_8U), np.uint8)
+    size = detail.shape[::-1]
+    out: Floats = cv2.resize(np.log(light + DARK), size, interpolation=cv2.INTER_CUBIC)
+    if still is not None:
+        ratio = (light.mean(axis=2) + DARK) / (still.mean(axis=2) + DARK)
+        bare = (np.abs(np.log2(ratio)) < SAME).astype(np.float32)
+        detail = detail * cv2.resize(cv2.GaussianBlur(bare, (0, 0), 1.0), size)
+    for rows in strips(size[1]):
+        out[rows] += detail[rows, :, None]
+        np.exp(out[rows], out=out[rows])
+    return out
+
+
+def held(
+    example: Example, canvas: Canvas, shot: Shot, size: tuple[int, int], detail: Floats
+) -> NDArray[np.float64]:
+    """Photograph pixel to pixel of the enlarged canvas, (3, 3), as the hand holds the camera."""
+    hand = Hand(example.seed, steady=example.static)
+    straight = hand.angles(example.reference.opened + example.reference.shutter / 2)
+    warp = turned(canvas, hand.angles(shot.opened + shot.shutter / 2) - straight)
+    shape = canvas.shape
+    large = grown(detail.shape[1] / shape[1], detail.shape[0] / shape[0])
+    small = np.linalg.inv(grown(size[0] / canvas.width, size[1] / canvas.height))
+    return np.asarray(large @ warp @ small)
+
+
+def grown(x: float, y: float) -> NDArray[np.float64]:
+    """A picture's enlargement; pixel centres are at integers."""
+    return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
+
+
+def strips(height: int) -> list[slice]:
+    """Rows taken at a time."""
+    return [slice(start, min(start + ROWS, height)) for start in range(0, height, ROWS)]
+
+
+def developed(
+    light: Floats, warp: NDArray[np.float64], size: tuple[int, int], ev: float, seed: int
+) -> Codes:
+    """The photograph of so many stops, (height, width, 3) uint8 sRGB, with its noise."""
+    import cv2
+
+    cv2.setRNGSeed(seed + 2)
+    table = np.rint(255 * color.srgb_encode(np.linspace(0, 1, 65536))).astype(np.uint8)[None]
+    codes = np.empty((size[1], size[0], 3), np.uint8)
+    for rows in strips(size[1]):
+        here = warp @ np.array([[1, 0, 0], [0, 1, rows.start], [0, 0, 1]])
+        seen = cv2.warpPerspective(
+            light,
+            here,
+            (size[0], rows.stop - rows.start),
+            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        np.clip(seen * np.float32(2.0**ev), 0, 1.5, out=seen)
+        noise = np.empty_like(seen)
+        cv2.randn(noise, 0, 1)
+        noise *= np.sqrt(SHOT * seen + READ**2)
+        seen += cv2.GaussianBlur(noise, (0, 0), SOFT)  # a camera fills in two colours of three
+        codes[rows] = cv2.LUT(np.clip(seen * 65535, 0, 65535).astype(np.uint16), table)
+    return codes
 
 
 class Encode:
