@@ -58,8 +58,8 @@ def test_made_photographs_are_as_large_as_those_of_cameras_and_move_as_the_hand_
     moved = [frame for frame in report.frames if frame.model != "identity"]
     assert len(moved) == 2
     for frame in moved:
-        assert frame.residual_before > 2
-        assert frame.residual_after < 0.5
+        assert (frame.residual_before or 0) > 2
+        assert (frame.residual_after or 9) < 0.5
 
 
 @pytest.mark.slow

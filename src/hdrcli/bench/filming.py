@@ -19,11 +19,10 @@ from hdrcli import formats
 from hdrcli.backends import check_backend
 from hdrcli.backends.registry import silent
 from hdrcli.bench import Progress, fresh
-from hdrcli.bench.merging import noisy
 from hdrcli.color import REC709
 from hdrcli.errors import HdrcliError
 from hdrcli.example.render import Canvas, render
-from hdrcli.frames import Radiance
+from hdrcli.frames import Codes, Radiance
 from hdrcli.video import EncodeOptions, Target, VideoOptions, open_clip, video_file
 from hdrcli.video.clip import Timed
 from hdrcli.video.encode import VideoFile, video_frame
@@ -41,6 +40,7 @@ SCORED = (480, 270)  # of the pictures that are compared with the truth
 MIDDLE = 0.25  # light of the picture's 60 % quantile
 PIECES = 4  # that move before the picture
 MOMENTS = 3  # of one exposure
+NOISE = 1.5  # codes, added after enlarging, so that frames compress like a camera's
 STILL = 0.004  # relative change of light up to which a pixel of the truth stands still
 
 
@@ -218,6 +218,16 @@ def scene_of(example: ClipExample, picture: Path | None) -> Room | Panned:
         return Room(example)
     frame = formats.read(picture)
     return Panned(example, np.maximum(frame.linear(), 0))
+
+
+def noisy(codes: Codes, seed: int) -> Codes:
+    """Codes with Gaussian noise."""
+    import cv2
+
+    cv2.setRNGSeed(seed)
+    noise = np.empty(codes.shape, np.int16)
+    cv2.randn(noise, (0, 0, 0), (NOISE,) * 3)
+    return np.asarray(cv2.add(codes, noise, dtype=cv2.CV_8U), np.uint8)
 
 
 def made(folder: Path, example: ClipExample, size: tuple[int, int], scene: Room | Panned) -> Path:
