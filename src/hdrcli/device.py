@@ -253,6 +253,12 @@ def _free_in_group() -> int:
     return 1 << 62
 
 
+def held() -> int:
+    """Bytes of memory that this process has now; 0 where the system does not tell."""
+    pages = Path("/proc/self/statm")
+    return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.exists() else 0
+
+
 def tile_side(
     compute: Compute, bytes_per_pixel: float, *, largest: int, least: int, multiple: int
 ) -> int:

@@ -44,6 +44,8 @@ log = logging.getLogger("hdrcli")
 BLEND = 16  # px over which tiles fade into each other
 LARGEST = {"cpu": 1536, "cuda": 1024, "mps": 512}  # px inside the halo: its share falls with them
 MOST = {"cpu": 2.7e9}  # bytes that a tile may take, however much is free
+LEAST_LEFT = 8e8  # of that: else what the last tile left behind is given back before the next one
+MOST_HELD = 3.5e9  # bytes that the process shall have in all, if the tiles are on the CPU
 SMALLEST = 64  # px inside the halo, whatever the memory; out of memory may halve it
 LEAST_SIDE = 32  # px, of a tile that is padded: coarsest scales need a few pixels
 STATISTICS_PIXELS = 1 << 18  # of the picture that whole-image statistics are measured on
@@ -136,6 +138,7 @@ class Neural:
         symmetries = SYMMETRIES if self.settings.ensemble else SYMMETRIES[:1]
         runner = Runner.of(net, form, stack, compute, symmetries)
         runner.measure(stack)
+        device.release(compute)
         spec = tile_spec(self.settings.tile, net, self.spec, compute, stack.bracket.size)
 
         def whole(spec: TileSpec) -> tuple[NDArray[np.floating], dict[str, Any]]:
@@ -157,6 +160,8 @@ class Neural:
         for done, tile in enumerate(cut, start=1):
             put(out, tile, runner.radiance(stack.light(tile.rows, tile.cols)))
             self.settings.progress("network", done / len(cut))
+            if runner.compute.kind == "cpu" and device.held() > MOST_HELD - LEAST_LEFT:
+                device.release(runner.compute)
         return out
 
 
@@ -255,7 +260,7 @@ def tile_spec(
     width = int(getattr(net, "channels", spec.channels))
     most_live = spec.aligned_bytes_per_pixel if wants_aligned(net) else spec.bytes_per_pixel
     bytes_per_pixel = most_live * width / spec.channels
-    most = int((MOST.get(compute.kind, float(1 << 62)) / bytes_per_pixel) ** 0.5)
+    most = int((most_of(compute) / bytes_per_pixel) ** 0.5)
     side = device.tile_side(
         compute,
         bytes_per_pixel,
@@ -264,6 +269,13 @@ def tile_spec(
         multiple=multiple,
     )
     return TileSpec(side, halo, BLEND, multiple, oblong=True)
+
+
+def most_of(compute: Compute) -> float:
+    """Bytes that a tile may take: on the CPU less where the pictures themselves take much."""
+    if compute.kind not in MOST:
+        return float(1 << 62)
+    return max(MOST[compute.kind] / 4, min(MOST[compute.kind], MOST_HELD - device.held()))
 
 
 def put(out: NDArray[np.floating], tile: Tile, found: Tensor) -> None:

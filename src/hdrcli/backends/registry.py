@@ -187,7 +187,7 @@ BACKENDS: Mapping[str, BackendSpec] = MappingProxyType(
                     multiple_of=4,
                     reach=189,
                     halo=64,
-                    bytes_per_pixel=7600,
+                    bytes_per_pixel=8600,
                     pooled=True,
                 ),
             ),

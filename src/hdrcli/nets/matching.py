@@ -23,6 +23,7 @@ PATCH = 1  # a patch is 3×3: its radius
 BLOCK = 8  # places matched together, per side
 BLOCKS_AT_ONCE = 8
 PLACES_AT_ONCE = 2048
+PLACES_SWAPPED = 1 << 15  # together
 LONGEST_COSTS = 1e-3  # of similarity: what the longest move of a window must be better by
 
 
@@ -181,20 +182,32 @@ def swap(target: Tensor, source: Tensor, mask: Tensor, moves: Tensor) -> Tensor:
     ``mask`` is (B, h, w), ``moves`` is (B, 2, h, w). Gradients go to both features.
     """
     k = mask.nonzero()
-    beside = near(k, mask.shape, PATCH, PATCH)
-    says = functional.pad(mask, (PATCH,) * 4).flatten()[beside]
-    move = rows(moves, PATCH)[beside]
-    S = rows(source, 0)
+    says, move, S = (
+        functional.pad(mask, (PATCH,) * 4).flatten(),
+        rows(moves, PATCH),
+        rows(source, 0),
+    )
+    found = [heard(some, mask.shape, says, move, S) for some in torch.split(k, PLACES_SWAPPED)]
+    filled = target.permute(0, 2, 3, 1).index_put(k.unbind(dim=1), torch.cat(found))
+    return filled.permute(0, 3, 1, 2)
+
+
+def heard(k: Tensor, shape: torch.Size, says: Tensor, moves: Tensor, S: Tensor) -> Tensor:
+    """The mean at places k (K, 3) of what the masked places beside them point to: (K, C).
+
+    ``says`` and ``moves`` are rows with the margin of a patch, ``S`` rows of the source.
+    """
+    beside = near(k, shape, PATCH, PATCH)
+    say, move = says[beside], moves[beside]
     total, count = S.new_zeros(len(k), S.shape[1]), S.new_zeros(len(k), 1)
     for i in range(beside.shape[1]):
         j = k + functional.pad(move[:, i], (1, 0))
-        heard = says[:, i] & inside(j, mask.shape)
-        j = torch.where(heard[:, None], j, k)  # any row will do where nothing is said
-        weight = heard[:, None].to(S.dtype)
-        total = torch.addcmul(total, S.index_select(0, near(j, mask.shape, 0, 0)[:, 0]), weight)
+        known = say[:, i] & inside(j, shape)
+        j = torch.where(known[:, None], j, k)  # any row will do where nothing is said
+        weight = known[:, None].to(S.dtype)
+        total = torch.addcmul(total, S.index_select(0, near(j, shape, 0, 0)[:, 0]), weight)
         count = count + weight
-    filled = target.permute(0, 2, 3, 1).index_put(k.unbind(dim=1), total / count)
-    return filled.permute(0, 3, 1, 2)
+    return total / count
 
 
 def offsets(radius: int, device: torch.device) -> Tensor:
