@@ -22,6 +22,8 @@ Floats = NDArray[np.float32]
 Result = TypeVar("Result")
 Planes = tuple[NDArray[Any], ...]  # three (h, w) arrays
 
+PLACED_PIXELS = 1 << 18  # so many are brought to the reference at once: what is read lies aslant
+SHARE = 32  # of the picture, at most: small pictures keep all cores busy too
 BLOCK_PIXELS = 1 << 15  # with a dozen float planes alive this about fits a second-level cache
 EDGE = 1.0  # px beyond the outermost pixel centres that a frame's border still stands for
 MOSTLY = 0.7  # of the width flows: what lies still is not worth a look by itself
@@ -39,6 +41,17 @@ def blocks(size: tuple[int, int], pixels: int = BLOCK_PIXELS) -> Iterator[slice]
     rows = max(1, min(height, pixels // max(width, 1)))
     for start in range(0, height, rows):
         yield slice(start, min(start + rows, height))
+
+
+def inner_blocks(rows: slice, width: int) -> Iterator[slice]:
+    """Cut a block of rows into smaller ones, of BLOCK_PIXELS."""
+    for part in blocks((rows.stop - rows.start, width)):
+        yield slice(rows.start + part.start, rows.start + part.stop)
+
+
+def placed_pixels(size: tuple[int, int]) -> int:
+    """How many pixels of a picture of (height, width) to bring to the reference at once."""
+    return max(BLOCK_PIXELS, min(PLACED_PIXELS, size[0] * size[1] // SHARE))
 
 
 def run(
@@ -194,6 +207,12 @@ class Placement:
         codes, valid = own(self.frame, rows)
         return (codes, valid) if moving is None else self._moved(rows, moving, codes, valid)
 
+    def over(self, rows: slice) -> "Placement | Strip":
+        """The same for these rows alone, resampled at once where it has to be."""
+        if self.flow is None and self.frame.warp is None:
+            return self
+        return Strip(self.frame, rows.start, *self.codes(rows))
+
     def _moved(
         self, rows: slice, moving: slice, still: Codes, known: NDArray[np.bool_] | None
     ) -> tuple[Codes, NDArray[np.bool_] | None]:
@@ -262,6 +281,21 @@ class Placement:
         shift[..., 0] = moved[0] - still[0]
         shift[..., 1] = moved[1] - still[1]
         return shift
+
+
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """Codes of a frame at some rows of the reference, the first of them ``start``."""
+
+    frame: Frame
+    start: int
+    all_codes: Codes
+    valid: NDArray[np.bool_] | None
+
+    def codes(self, rows: slice) -> tuple[Codes, NDArray[np.bool_] | None]:
+        """Those of a part of the rows, as ``Placement.codes`` has them."""
+        part = slice(rows.start - self.start, rows.stop - self.start)
+        return self.all_codes[part], None if self.valid is None else self.valid[part]
 
 
 def _through(warp: NDArray[np.float64] | None, rows: slice, cols: slice) -> tuple[Floats, Floats]:
@@ -377,24 +411,46 @@ def _warp_block(frame: Frame, rows: slice) -> tuple[Codes, NDArray[np.bool_] | N
     import cv2
 
     assert frame.warp is not None
+    width, height = frame.size[1], rows.stop - rows.start
     down = np.array([[1, 0, 0], [0, 1, rows.start], [0, 0, 1]], np.float64)
     matrix = frame.warp @ down
-    width, height = frame.size[1], rows.stop - rows.start
-    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    codes = cv2.warpPerspective(
-        frame.codes, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
-    )
+    edge = [np.array([[0, width - 1.0]]), np.array([[0], [height - 1.0]])]  # of lines, lines
+    source = _Source.between(frame, applied(matrix, *edge)[1])
+    up = np.array([[1, 0, 0], [0, 1, -source.top], [0, 0, 1]], np.float64)
+
+    def warped(picture: NDArray[Any], how: int) -> NDArray[Any]:
+        flags = how | cv2.WARP_INVERSE_MAP
+        size, border = (width, height), cv2.BORDER_REPLICATE
+        return np.asarray(
+            cv2.warpPerspective(picture, up @ matrix, size, flags=flags, borderMode=border)
+        )
+
+    codes = warped(source.codes, cv2.INTER_CUBIC)
     valid = inside(matrix, frame.size, (height, width))
-    if frame.valid is not None:
-        known = cv2.warpPerspective(
-            frame.valid.astype(np.uint8),
-            matrix,
-            (width, height),
-            flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
-        ).astype(bool)
+    if source.valid is not None:
+        known = warped(source.valid, cv2.INTER_NEAREST).astype(bool)
         valid = known if valid is None else known & valid
     return codes, valid
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """The rows of a frame that are read for a block."""
+
+    codes: Codes
+    valid: NDArray[np.uint8] | None
+    top: int
+
+    @classmethod
+    def between(cls, frame: Frame, y: Floats) -> "_Source":
+        """Those around all positions ``y``."""
+        height = frame.size[0]
+        lowest, highest = (float(np.clip(end, -9, height + 9)) for end in (y.min(), y.max()))
+        top, bottom = max(0, int(lowest) - MARGIN), min(height, int(highest) + MARGIN + 2)
+        if bottom - top < 1:  # all of it lies outside
+            top, bottom = (0, 1) if highest < 0 else (height - 1, height)
+        valid = None if frame.valid is None else frame.valid[top:bottom].astype(np.uint8)
+        return cls(frame.codes[top:bottom], valid, top)
 
 
 def inside(
@@ -439,23 +495,14 @@ def _within(x: Floats, y: Floats, frame_size: tuple[int, int]) -> NDArray[np.boo
 def _remap_block(frame: Frame, x: Floats, y: Floats) -> tuple[Codes, NDArray[np.bool_] | None]:
     import cv2
 
-    height = frame.size[0]
-    top = max(0, int(y.min()) - MARGIN)
-    bottom = min(height, int(y.max()) + MARGIN + 2)
-    if bottom - top < 1:  # all of it lies outside
-        top, bottom = (0, 1) if y.max() < 0 else (height - 1, height)
-    part = frame.codes[top:bottom]
-    codes = cv2.remap(
-        part, x, y - np.float32(top), cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-    )
+    source = _Source.between(frame, y)
+    from_top = y - np.float32(source.top)
+
+    def remapped(picture: NDArray[Any], how: int) -> NDArray[Any]:
+        return np.asarray(cv2.remap(picture, x, from_top, how, borderMode=cv2.BORDER_REPLICATE))
+
+    codes = remapped(source.codes, cv2.INTER_CUBIC)
     valid = _within(x, y, frame.size)
-    if frame.valid is not None:
-        known = cv2.remap(
-            frame.valid[top:bottom].astype(np.uint8),
-            x,
-            y - np.float32(top),
-            cv2.INTER_NEAREST,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        valid &= known.astype(bool)
+    if source.valid is not None:
+        valid &= remapped(source.valid, cv2.INTER_NEAREST).astype(bool)
     return codes, None if valid.all() else valid

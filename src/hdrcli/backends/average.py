@@ -13,7 +13,7 @@ then the best lower bound there is. The reference's own clipped code is never us
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from hdrcli import strips
 from hdrcli.backends.registry import WEIGHT_NAMES, Settings
 from hdrcli.frames import Bracket, Frame, Radiance
 from hdrcli.motion import CLIP, Motion, Noise
-from hdrcli.strips import Placement, Planes
+from hdrcli.strips import Placement, Planes, Strip
 
 Floats = NDArray[np.float32]
 WeightCurve = Callable[[Floats, float, Noise], Floats]
@@ -79,7 +79,7 @@ assert tuple(WEIGHTS) == WEIGHT_NAMES
 class Source:
     """One frame as the kernel wants it: tables of light and of weight, placement, confidence."""
 
-    placement: Placement
+    placement: Placement | Strip
     light: tuple[Floats, ...]  # per channel, (1, levels), divided by the ratio
     weight: Floats  # (1, levels), at the largest channel
     fallback: Floats | None  # (1, levels), added where nothing else is known
@@ -87,6 +87,11 @@ class Source:
     scale: tuple[float, float]
     ratio: float
     logarithmic: bool
+
+    def over(self, rows: slice) -> "Source":
+        """The same for these rows of the reference alone."""
+        assert isinstance(self.placement, Placement)
+        return replace(self, placement=self.placement.over(rows))
 
 
 class WeightedMean:
@@ -111,11 +116,15 @@ class WeightedMean:
         out = np.empty((height, width, 3), self.settings.dtype)
 
         def work(rows: slice) -> int:
-            planes, lost = mean_block(sources, bracket.reference, rows, guess)
-            store(planes, out[rows])
+            near, lost = [source.over(rows) for source in sources], 0
+            for part in strips.inner_blocks(rows, width):
+                planes, clipping = mean_block(near, bracket.reference, part, guess)
+                store(planes, out[part])
+                lost += clipping
             return lost
 
-        lost = sum(strips.run(work, bracket.size, self.settings.threads))
+        pixels = strips.placed_pixels(bracket.size)
+        lost = sum(strips.run(work, bracket.size, self.settings.threads, pixels))
         assert bracket.ref.exposure is not None
         return Radiance(
             out, bracket.ref.primaries, bracket.ref.exposure, clipped=lost / (height * width)
