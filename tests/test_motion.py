@@ -167,6 +167,30 @@ def test_flow_follows_a_thing_that_moves():
         assert np.mean(wrong & believed & unclipped) < 0.01
 
 
+def expected_of(shift):
+    return np.full((*SIZE, 2), shift, np.float32)
+
+
+@pytest.mark.parametrize("which", [0, 2])
+def test_a_flow_that_is_expected_and_fits_is_kept(which):
+    scene = texture(*SIZE)
+    bracket = photograph([np.roll(scene, 3, axis=1) if i == which else scene for i in range(3)])
+    expected = [expected_of((3.0, 0.0)) if i == which else None for i in range(3)]
+    found = motion.analyse(bracket, expected=expected)
+    assert (found.flows[which] == expected[which]).all()
+    assert belief(found, which)[8:-8, 8:-8].mean() > 0.98
+
+
+def test_a_brighter_frame_corrects_a_flow_that_does_not_fit():
+    scene = texture(*SIZE)
+    bracket = photograph([scene, scene, np.roll(scene, 3, axis=1)])
+    wrong = [None, None, expected_of((-2.0, 1.0))]
+    found = motion.analyse(bracket, expected=wrong)
+    inner = found.flows[2][16:-16, 16:-16]
+    assert np.median(np.abs(inner - [3.0, 0.0])) < 0.3
+    assert belief(found, 2)[16:-16, 16:-16].mean() > 0.8
+
+
 def test_confidence_is_a_share():
     found = motion.analyse(disc_bracket()[0])
     for confidence in found.confidence:

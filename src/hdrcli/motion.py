@@ -15,7 +15,7 @@ Of a big photograph a quick look at half of that size tells first whether, and w
 anything to compare.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -41,6 +41,7 @@ PART_CLIPPED, PART_DARK = 0.02, 0.5  # of a reduced pixel from which all of it c
 DARK_BOUND = 8 / 255  # the code whose light that bound is
 TOLERATED_EV = 0.05  # photometric mismatch that the tolerances cover, and chance can show
 SPREAD_EV = 0.3  # spread of the mismatch at one brightness from which it is rather motion
+DISBELIEF = 2e-3  # of the picture that an expected flow does not fit, from which another is sought
 MISMATCH_EV = 0.7  # the largest photometric mismatch that is taken for an error of the exposures
 FEWEST = 60  # pixels in a step of brightness that say something of the mismatch
 NOISE_BLOCK = 8  # px, side of the blocks that noise is measured in
@@ -246,8 +247,13 @@ def analyse(
     noise: Noise | None = None,
     *,
     keep_views: bool = False,
+    expected: Sequence[Floats | None] | None = None,
 ) -> Motion:
-    """Estimate flow and confidence of every frame against the reference."""
+    """Estimate flow and confidence of every frame against the reference.
+
+    ``expected`` is a flow for every frame, (h, w, 2) on the reduced picture or None, that is known
+    already: it is only replaced where it does not fit.
+    """
     setting = STRENGTHS[strength]
     count = len(bracket.frames)
     if setting is None:
@@ -265,7 +271,7 @@ def analyse(
     ]
     for i in outward(count, bracket.reference):
         view = look(bracket.frames[i], float(bracket.ratios[i]), size)
-        found[i], moved = known.compare(view)
+        found[i], moved = known.compare(view, None if expected is None else expected[i])
         views[i] = moved.kept() if keep_views else reference
         ends, shortest = ends_of(bracket.frames[i]), i == 0
         said.append(partial(stakes.add, view, moved, found[i].belief, ends, shortest=shortest))
@@ -326,9 +332,11 @@ class Known:
         self.full: Guide | None = None
         self.small = Guide.of(reference.halved(), noise) if quick else None
 
-    def compare(self, view: View) -> tuple[Compared, View]:
+    def compare(self, view: View, expected: Floats | None = None) -> tuple[Compared, View]:
         """Flow and belief of one frame, and the frame as the flow brings it to the guide."""
-        if self.small is None:
+        if expected is not None:
+            found, moved = self._followed(view, expected)
+        elif self.small is None:
             found, moved = self._compared(view, EVERYWHERE)
         else:
             small = view.halved()
@@ -340,6 +348,12 @@ class Known:
             self.small = self.small.extended(small, small.radiance, belief, self.noise)
         self.waiting.append((moved, found.belief))
         return found, moved
+
+    def _followed(self, view: View, expected: Floats) -> tuple[Compared, View]:
+        assert self.small is None, "expected flows are of small pictures, without a quick look"
+        guide = self._guide()
+        curve = photometric_curve(guide, view)
+        return follow(guide, view, expected, curve, self.strength, self.noise)
 
     def _suspicious(self, guide: Guide, view: View) -> Box | None:
         """Where a frame disagrees at half the size, as a box of the full size; or None."""
@@ -568,6 +582,42 @@ def compare(
     judged = disagreement(guide, there, allowed)
     moved = there if fitted is view else warped(view, flow)
     return Compared(flow, believe(judged, moved.valid, strength), judged), moved
+
+
+def follow(
+    guide: Guide,
+    view: View,
+    expected: Floats,
+    curve: Curve | None,
+    strength: Strength,
+    noise: Noise,
+) -> tuple[Compared, View]:
+    """The same where a flow is expected. A darker frame tells no better one where it matters."""
+    fitted = view if curve is None else curve.applied(view)
+    allowed = tolerances(guide, view.ratio, strength, noise)
+    flow, there = expected, warped(fitted, expected)
+    judged = disagreement(guide, there, allowed)
+    if view.ratio > 1 and np.count_nonzero(judged > strength.start) > DISBELIEF * judged.size:
+        flow = _directly(guide, fitted, flow, judged, allowed)
+        there = warped(fitted, flow)
+        judged = disagreement(guide, there, allowed)
+    moved = there if fitted is view else warped(view, flow)
+    return Compared(flow, believe(judged, moved.valid, strength), judged), moved
+
+
+def _directly(
+    guide: Guide, view: View, expected: Floats, judged: Floats, allowed: list[Floats]
+) -> Floats:
+    """The flow between guide and view themselves, where it fits better than the expected one."""
+    import cv2
+
+    direct = dense_flow(guide, view)
+    helped = disagreement(guide, warped(view, direct), allowed)
+    gain = cv2.GaussianBlur(judged - helped, (0, 0), 2.0)
+    told = (gain > 0.1) & ~(guide.clipped | guide.dark)  # a bound agrees with any flow
+    use = cv2.dilate(told.astype(np.float32), np.ones((7, 7), np.uint8))
+    use = cv2.GaussianBlur(use, (0, 0), 1.5)[..., None]
+    return np.asarray(expected * (1 - use) + direct * use, np.float32)
 
 
 def photometric(guide: Guide, view: View) -> View:

@@ -30,7 +30,6 @@ PIXELS = 150_000  # of the pictures that motion is estimated on, about
 ALIKE = 6  # codes of 255 by which frames of one exposure may differ where nothing moves
 MOVED = 2e-4  # of the picture: less than that is noise
 BEYOND = 4 / 255  # above the darkest codes that say something: the code whose light bounds them
-DISBELIEF = 2e-3  # of the picture that does not fit, from which the flow is sought directly
 LUMINANCE = np.array([[0.25, 0.5, 0.25]], np.float32)
 CHANNELS = 3.0  # the tolerances of hdrcli.motion are for the sum over three
 
@@ -400,7 +399,8 @@ def judge(
     off = np.count_nonzero(judged > strength.start)
     if off == 0 and moved.valid is None:
         return flow, None
-    if off > DISBELIEF * judged.size and seen.ratio > 1:  # the present frame is blind elsewhere
+    much = off > motion.DISBELIEF * judged.size
+    if much and seen.ratio > 1:  # the present frame is blind elsewhere
         flow = directly(known, fitted, flow, judged, strength, noise)
         moved = fitted.moved(flow)
         judged = disagreement(known, moved, strength, noise)

@@ -4,10 +4,12 @@ FlowMerge corrects the motion of a window, which is then merged as ``average`` m
 DeepHDRVideo sees five or seven frames in order of time, as its paper has it.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hdrcli import motion as still
 from hdrcli import weights
@@ -18,7 +20,9 @@ from hdrcli.backends.registry import Settings
 from hdrcli.errors import InputError
 from hdrcli.frames import Bracket, Radiance
 from hdrcli.motion import Motion
+from hdrcli.strips import upsample
 from hdrcli.video import motion
+from hdrcli.video.clip import Timed
 from hdrcli.video.merge import NOISE, SteadyAverage, needed
 from hdrcli.video.windows import Window
 
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from hdrcli.nets.forms import Form
+
+Floats = NDArray[np.float32]
 
 SEEN = 600_000  # pixels of the pictures that FlowMerge judges
 
@@ -41,15 +47,23 @@ class SteadyFlow:
 
     def merge(self, window: Window, strength: str) -> Radiance:
         """See merge.Merger."""
-        bracket, _ = motion.bracket_of(needed(window))
-        moved = seen_motion(bracket, strength)
+        window = needed(window)
+        bracket, order = motion.bracket_of(window)
+        flows = motion.expected_flows(window)
+        expected = [seen_flow(flows, timed, bracket.size) for timed in order]
+        moved = seen_motion(bracket, strength, expected)
         if moved.views and any(belief is not None for belief in moved.confidence):
             moved, _ = flowmerge.correct(self.net, bracket, moved, self.device)
         return self.steady.mean_of(bracket, moved)
 
 
-def seen_motion(bracket: Bracket, strength: str) -> Motion:
-    """Motion between reduced frames, its views kept, to be applied to the full ones."""
+def seen_motion(
+    bracket: Bracket, strength: str, expected: Sequence[Floats | None] | None = None
+) -> Motion:
+    """Motion between reduced frames, its views kept, to be applied to the full ones.
+
+    ``expected``: flows for the frames, as ``seen_flow`` gives them.
+    """
     if len(bracket.frames) == 1:
         return Motion.none(1, NOISE)
     factor = motion.factor_of(bracket.size, SEEN)
@@ -61,8 +75,23 @@ def seen_motion(bracket: Bracket, strength: str) -> Motion:
         strength,
         NOISE,
         keep_views=True,
+        expected=expected,
     )
     return replace(found, scale=(1 / factor, 1 / factor))
+
+
+def seen_flow(
+    flows: Mapping[int, Floats | None], timed: Timed, size: tuple[int, int]
+) -> Floats | None:
+    """The expected flow to a frame, on the larger pictures that FlowMerge judges; None: unknown."""
+    if timed.index not in flows:
+        return None
+    factor, flow = motion.factor_of(size, SEEN), flows[timed.index]
+    rows, cols = (slice(0, side // factor) for side in size)
+    if flow is None:  # nothing moves
+        return np.zeros((rows.stop, cols.stop, 2), np.float32)
+    part = factor / motion.factor_of(size)
+    return np.asarray(upsample(flow, (part, part), rows, cols) / np.float32(part), np.float32)
 
 
 class DeepWindow:
