@@ -23,7 +23,7 @@ from hdrcli.bracket import ResolvedBracket, read_bracket
 from hdrcli.errors import HdrcliError, InputError
 from hdrcli.frames import Frame, Radiance
 from hdrcli.pipeline import MergeOptions
-from hdrcli.train.data import Item, items, truth_of
+from hdrcli.train.data import STORED, Item, items, truth_of
 
 SHIFTS = (0, 5, 10, 20)  # px, of APNT-Fusion's test of robustness
 log = logging.getLogger(__name__)
@@ -222,7 +222,15 @@ def measured(item: Item, request: Request) -> list[Row]:
 
 
 def bracket_of(item: Item, options: MergeOptions) -> ResolvedBracket:
-    """Read the frames of a bracket with the exposures that the data set gives."""
+    """Read the frames of a bracket with the exposures that the data set gives.
+
+    Raises InputError for AHDRNet's training patches, which are no photographs in files.
+    """
+    if item.layout == STORED:
+        raise InputError(
+            f"{item.name}: patches in HDF5 are for training",
+            hint="evaluate on the photographs they were cut from",
+        )
     return read_bracket(
         item.frames,
         evs=item.evs,

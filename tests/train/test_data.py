@@ -1,6 +1,7 @@
 """Layouts of real data sets, on small copies made here."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from hdrcli import formats
 from hdrcli.errors import FormatError, InputError
 from hdrcli.frames import Radiance
 from hdrcli.train.config import Preset, Stage
-from hdrcli.train.data import Item, items, truth_of
+from hdrcli.train.data import Item, frames_of, items, truth_of
 from hdrcli.train.recorded import Recorded
 
 SHARED = Path(__file__).parents[2].parent / "shared"
@@ -224,6 +225,86 @@ def test_deephdrvideo_synthetic(tmp_path):
     for n in range(4):
         hdr(place / f"img_{n:02d}.hdr")
     assert [item.name for item in items(tmp_path)] == ["POKER/img_01", "POKER/img_02"]
+
+
+@pytest.mark.parametrize(("listed", "period"), [("2Exp", (0, 3)), ("3Exp", (0, 2, 4))])
+def test_tog13_has_windows_without_truth(tmp_path, listed, period):
+    text(tmp_path / f"{listed}_scenes.txt", "ThrowingTowel")
+    video(tmp_path / "ThrowingTowel", period, 7, {3: "unused.hdr"}, listed=".tif")
+    found = items(tmp_path)
+    reach = len(period) - 1
+    assert [item.reference for item in found] == [reach] * (7 - 2 * reach)
+    assert {(item.layout, item.response, item.truth) for item in found} == {("tog13", "auto", None)}
+    assert found[0].evs == tuple(
+        float((0, *period[1:])[n % len(period)]) for n in range(2 * reach + 1)
+    )
+    with pytest.raises(InputError, match="gives no truth"):
+        truth_of(found[0])
+
+
+def h5(path, *, many=0, matlab=False, **instead):
+    """AHDRNet's file: codes of three frames, their light, and the truth."""
+    h5py = pytest.importorskip("h5py", reason="HDF5 needs h5py")
+    codes = [np.clip(light() * 2.0**ev, 0, 1) ** (1 / 2.2) for ev in EVS]
+    lights = [code**2.2 / 2.0**ev for code, ev in zip(codes, EVS, strict=True)]
+    data = {"IN": np.concatenate([*codes, *lights], axis=2), "GT": light(), **instead}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        for key, found in data.items():
+            found = found.T if matlab else found
+            file[key] = np.stack([found] * many) if many else found
+
+
+@pytest.mark.parametrize("matlab", [False, True])
+@pytest.mark.parametrize("many", [0, 2])
+def test_patches_in_hdf5(tmp_path, many, matlab):
+    h5(tmp_path / "train" / "a.h5", many=many, matlab=matlab)
+    found = items(tmp_path)
+    assert [item.name for item in found] == (["train/a/0", "train/a/1"] if many else ["train/a"])
+    assert found[-1].evs == pytest.approx(EVS, abs=0.01)
+    np.testing.assert_allclose(truth_of(found[-1]), light() * found[-1].top, rtol=1e-5)
+    frames = frames_of(found[-1])
+    for frame, ev in zip(frames, EVS, strict=True):
+        expected = np.clip(light() * 2.0**ev, 0, 1)
+        np.testing.assert_allclose(frame.linear(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_network_trains_on_hdf5(tmp_path):
+    h5(tmp_path / "a.h5", many=2)
+    sample = Recorded.of(tmp_path, SMALL)(0, 3)
+    assert sample.ratios[0].tolist() == pytest.approx([1, 4, 16], rel=0.01)
+    short = (sample.linear[:, 0] * 4).numpy()
+    np.testing.assert_allclose(short, sample.truth.numpy(), rtol=0.01, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("instead", "why"),
+    [
+        ({"IN": np.zeros((*SIZE, 17))}, "18 channels"),
+        ({"IN": np.zeros(5)}, "no pictures called IN"),
+        ({"IN": np.zeros((*SIZE, 18))}, "no well exposed pixel"),
+        ({"GT": np.full((*SIZE, 3), np.nan)}, "no picture of 3 channels"),
+    ],
+)
+def test_broken_hdf5_is_reported(tmp_path, instead, why):
+    h5(tmp_path / "a.h5", **instead)
+    with pytest.raises(FormatError, match=rf"a\.h5.*{why}"):
+        truth_of(items(tmp_path)[0])
+
+
+def test_a_file_that_is_no_hdf5_is_reported(tmp_path):
+    pytest.importorskip("h5py", reason="HDF5 needs h5py")
+    (tmp_path / "a.h5").write_bytes(b"no")
+    with pytest.raises(FormatError, match=r"a\.h5"):
+        items(tmp_path)
+
+
+def test_hdf5_without_its_library_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "a.h5").write_bytes(b"no")
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(InputError, match="needs h5py") as caught:
+        items(tmp_path)
+    assert "hdrcli[hdf5]" in str(caught.value.hint)
 
 
 def test_a_scene_that_is_not_there_is_reported(tmp_path):

@@ -304,10 +304,23 @@ def test_written_brackets_read_back(scenes, tmp_path):
 
 
 def test_folder_without_pictures_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"no \.exr or \.hdr"):
+    with pytest.raises(InputError, match=r"no \.exr, \.hdr or \.npy"):
         Scenes(tmp_path)
     (tmp_path / "broken.exr").write_bytes(b"not an EXR")
     with pytest.raises(FormatError, match=r"broken\.exr"):
+        Scenes(tmp_path)
+
+
+def test_arrays_are_pictures_or_the_middle_of_many(tmp_path):
+    pixels = np.full((3, 64, 80, 3), 2.0, np.float32)
+    pixels[1, ..., 0] = 8.0
+    np.save(tmp_path / "a.npy", pixels)
+    np.save(tmp_path / "b.npy", pixels[0])
+    middle, alone = Scenes(tmp_path).pictures
+    assert middle.levels[0][0].min() > 7.9
+    assert alone.levels[0].max() < 2.1
+    np.save(tmp_path / "c.npy", np.zeros((4, 5)))
+    with pytest.raises(FormatError, match=r"c\.npy.*no picture"):
         Scenes(tmp_path)
 
 

@@ -26,6 +26,7 @@ PACKAGES = (
     ("av", "av", "hdrcli video", "video"),
     ("distributed", "distributed", "batches on many machines", "cluster"),
     ("pillow-heif", "pillow_heif", ".heic", "heif"),
+    ("h5py", "h5py", "training on AHDRNet's .h5", "hdf5"),
 )
 CODECS = ("JPEG8", "PNG", "TIFF", "WEBP", "AVIF", "JPEGXL", "ULTRAHDR")
 ENCODERS = ("libx264", "libx265", "libsvtav1", "prores_ks")

@@ -4,15 +4,17 @@
         frames, truth = item.frames, truth_of(item)
 
 Layouts, each as its authors or the code for it leave it on disk: Kalantari and Ramamoorthi (2017)
-as published, as Wu et al. (DeepHDR), HDR-GAN and others prepared it, and cut to patches; Tel et al.
-(SCTNet), Hu et al. and Challenge123; NTIRE 2021, training and validation; DeepHDRVideo's real and
-synthetic sets; and the folders that ``scenes.write_bracket`` and validation sets here have.
+as published, as Wu et al. (DeepHDR), HDR-GAN and others prepared it, cut to patches, and AHDRNet's
+patches in HDF5; Tel et al. (SCTNet), Hu et al. and Challenge123; NTIRE 2021, training and
+validation; DeepHDRVideo's real and synthetic sets, and the videos without truth of Kalantari et al.
+(2013) as it arranges them; and the folders that ``scenes.write_bracket`` and validation sets here
+have.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -20,11 +22,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hdrcli import formats
+from hdrcli import formats, response
 from hdrcli.errors import FormatError, InputError
+from hdrcli.frames import Frame
+from hdrcli.train import hdf5
 
-Unit = Literal["shortest", "reference", "ntire", "video"]
+Unit = Literal["shortest", "reference", "ntire", "video", "stored"]
 NTIRE_GAMMA = 2.24
+STORED = "ahdrnet"
 PHOTOGRAPHS = (".jpg", ".jpeg", ".tif", ".tiff", ".png")
 HINT = "see hdrcli eval --help for the layouts"
 
@@ -35,8 +40,10 @@ class Item:
 
     ``unit`` says what 1.0 in the truth is: the white of the shortest frame or of the reference;
     "ntire" is gamma-encoded relative to the reference, times the number in alignratio.npy; "video"
-    is relative to the shortest after division by what exceeds 1. ``response`` is the curve of the
-    codes, as ``--response`` takes it. ``layout`` names the data set's layout.
+    is relative to the shortest after division by what exceeds 1; "stored" is "shortest" in the file
+    of the frames. ``response`` is the curve of the
+    codes, as ``--response`` takes it. ``layout`` names the data set's layout. ``patch``: which of
+    the brackets in one HDF5 file, which then stands for all frames; -1 where the file has but one.
     """
 
     name: str
@@ -47,6 +54,7 @@ class Item:
     truth: Path | None
     unit: Unit = "shortest"
     response: str = "gamma2.2"
+    patch: int = -1
 
     @property
     def top(self) -> float:
@@ -88,6 +96,22 @@ def items(root: Path) -> list[Item]:
         if found:
             return found
     raise InputError(f"{root}: no data set that is known here", hint=HINT)
+
+
+def frames_of(item: Item) -> tuple[Frame, ...]:
+    """Read the frames of a bracket, in its order. Raises FormatError where a file is broken."""
+    if item.layout == STORED:
+        codes, _ = hdf5.photographs(item.frames[0], item.patch)
+        return tuple(
+            Frame(np.clip(code, 0, 1) ** np.float32(2.2), name=item.name) for code in codes
+        )
+    return tuple(_frame(path, item.response) for path in item.frames)
+
+
+def _frame(path: Path, curve: str) -> Frame:
+    frame = formats.read(path)
+    known = response.known(curve)
+    return frame if known is None or not frame.levels else replace(frame, response=known)
 
 
 def truth_of(item: Item) -> NDArray[np.float32]:
@@ -242,6 +266,20 @@ def array(path: Path) -> NDArray[Any]:
     return found
 
 
+# -- AHDRNet: patches in HDF5 -------------------------------------------------------------------
+
+
+def _stored(root: Path) -> Iterator[Item]:
+    for path in sorted([*root.rglob("*.h5"), *root.rglob("*.hdf5")]):
+        name = path.relative_to(root).with_suffix("").as_posix()
+        count = hdf5.count(path)
+        for patch in range(count) if count else (-1,):
+            evs = hdf5.exposures(path, patch)
+            label = name if patch < 0 else f"{name}/{patch}"
+            frames = (path,) * len(evs)
+            yield Item(label, STORED, frames, evs, 1, path, "stored", patch=patch)
+
+
 # -- DeepHDRVideo: windows around every frame whose truth is known ------------------------------
 
 
@@ -250,6 +288,14 @@ def _video(root: Path) -> Iterator[Item]:
         if listed.is_file():
             for scene in _lines(listed):
                 yield from _of_scene(_scene(root, listed, scene), scene)
+
+
+def _tog13(root: Path) -> Iterator[Item]:
+    """Kalantari et al. (2013) as DeepHDRVideo arranges it: no truth, the camera's own curve."""
+    for listed in sorted(root.glob("?Exp_scenes.txt")):
+        for scene in _lines(listed):
+            for item in _of_scene(_scene(root, listed, scene), scene, needs_truth=False):
+                yield replace(item, layout="tog13", truth=None, response="auto")
 
 
 def _scene(root: Path, listed: Path, scene: str) -> Path:
@@ -261,14 +307,14 @@ def _scene(root: Path, listed: Path, scene: str) -> Path:
     raise InputError(f"{listed}: names {scene}, which is not there", hint="unpack it again")
 
 
-def _of_scene(place: Path, name: str) -> Iterator[Item]:
+def _of_scene(place: Path, name: str, *, needs_truth: bool = True) -> Iterator[Item]:
     period = numbers(place / "Exposures.txt")
     frames = [_photograph(place, line.split()[0]) for line in _lines(place / "img_list.txt")]
-    truths = _truths(place, frames)
+    truths = _truths(place, frames) if needs_truth else {}
     reach = len(period) - 1
     for middle in range(reach, len(frames) - reach):
         truth = truths.get(frames[middle].stem)
-        if truth is None:
+        if truth is None and needs_truth:
             continue
         window = range(middle - reach, middle + reach + 1)
         yield Item(
@@ -344,6 +390,8 @@ LAYOUTS: Mapping[str, Callable[[Path], Iterator[Item]]] = MappingProxyType(
         "challenge123": _challenge,
         "ntire": _ntire,
         "folders": _folders,
+        "tog13": _tog13,
+        STORED: _stored,
     }
 )
 
@@ -376,5 +424,6 @@ UNITS: Mapping[str, Callable[[Item, Path], NDArray[np.floating]]] = MappingProxy
         "reference": lambda item, truth: _linear(truth),
         "ntire": _ntire_truth,
         "video": _video_truth,
+        "stored": lambda item, truth: hdf5.truth(truth, item.patch) * item.top,
     }
 )

@@ -1,7 +1,6 @@
 """Samples cut from photographed data sets instead of made-up scenes."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -9,12 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hdrcli import formats, response
 from hdrcli.errors import InputError
 from hdrcli.frames import Frame
 from hdrcli.train.batches import Sample, lacking, turned
 from hdrcli.train.config import Preset
-from hdrcli.train.data import Item, items, truth_of
+from hdrcli.train.data import Item, frames_of, items, truth_of
 
 HELD_OUT = 10  # of the brackets one is for validation
 KEPT = 24  # brackets in memory
@@ -76,18 +74,12 @@ class Recorded:
 @lru_cache(maxsize=KEPT)
 def bracket(item: Item) -> tuple[tuple[Frame, ...], np.ndarray]:
     """Read the frames and the truth of a bracket. Raises InputError where sizes differ."""
-    frames = tuple(_frame(path, item.response) for path in item.frames)
+    frames = frames_of(item)
     truth = truth_of(item)
     for frame in frames:
         if frame.size != truth.shape[:2]:
             raise InputError(f"{item.name}: {frame.name} and its truth differ in size")
     return frames, truth
-
-
-def _frame(path: Path, curve: str) -> Frame:
-    frame = formats.read(path)
-    known = response.known(curve)
-    return frame if known is None or not frame.levels else replace(frame, response=known)
 
 
 def patch(item: Item, frames: int, at: tuple[int, int], size: tuple[int, int]) -> Sample:

@@ -5,9 +5,10 @@ negative and finite; `expose` brings it to the scale of a reference frame.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -18,7 +19,6 @@ from hdrcli.errors import FormatError, InputError
 from hdrcli.train.scenes.dice import Dice
 
 _LUMA = (0.2126, 0.7152, 0.0722)
-_SUFFIXES = {".exr", ".hdr"}
 _BRIGHTEST = 60000.0  # half float ends at 65504
 
 
@@ -70,7 +70,7 @@ def _window(positions: Tensor, length: int) -> tuple[slice, Tensor]:
 
 
 class Scenes:
-    """All HDR pictures (.exr, .hdr) under a folder, in memory, ready to be photographed.
+    """All HDR pictures (.exr, .hdr, .npy) under a folder, in memory, ready to be photographed.
 
     Raises InputError where the folder holds none, FormatError where one cannot be read.
     """
@@ -78,11 +78,11 @@ class Scenes:
     def __init__(
         self, folder: Path, *, device: str | torch.device = "cpu", only: slice | None = None
     ) -> None:
-        paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in _SUFFIXES)
+        paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in _READERS)
         paths = paths[only] if only is not None else paths
         if not paths:
             raise InputError(
-                f"{folder}: no .exr or .hdr pictures",
+                f"{folder}: no .exr, .hdr or .npy pictures",
                 hint="name a folder of HDR panoramas or photographs",
             )
         self.device = torch.device(device)
@@ -122,7 +122,7 @@ class Scenes:
 
 
 def _load(path: Path, device: torch.device) -> Picture:
-    pixels = _read_exr(path) if path.suffix.lower() == ".exr" else _read_rgbe(path)
+    pixels = _READERS[path.suffix.lower()](path)
     pixels = np.nan_to_num(pixels, nan=0.0, posinf=_BRIGHTEST, neginf=0.0)
     level = torch.from_numpy(pixels).permute(2, 0, 1).clamp(0.0, _BRIGHTEST)
     height, width = level.shape[1:]
@@ -160,6 +160,26 @@ def _read_rgbe(path: Path) -> np.ndarray:
             hint="take it out of the folder, or write it again",
         )
     return np.ascontiguousarray(pixels[..., ::-1], dtype=np.float32)
+
+
+def _read_array(path: Path) -> np.ndarray:
+    """(H, W, 3), or the middle one of (N, H, W, 3), as DeepHDRVideo's patches of HDR videos."""
+    try:
+        pixels = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{path}: not a readable array ({error})") from error
+    if pixels.ndim == 4 and len(pixels):
+        pixels = pixels[len(pixels) // 2]
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype.kind not in "fiu":
+        raise FormatError(
+            f"{path}: an array of {pixels.shape} is no picture", hint="(H, W, 3) or (N, H, W, 3)"
+        )
+    return np.ascontiguousarray(pixels, dtype=np.float32)
+
+
+_READERS: Mapping[str, Callable[[Path], np.ndarray]] = MappingProxyType(
+    {".exr": _read_exr, ".hdr": _read_rgbe, ".npy": _read_array}
+)
 
 
 def pixel_grid(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
