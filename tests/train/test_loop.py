@@ -11,6 +11,7 @@ import torch
 
 from hdrcli.errors import FormatError, InputError
 from hdrcli.nets import forms
+from hdrcli.nets.apntfusion import MatchingTrunk
 from hdrcli.nets.build import NETWORKS, build
 from hdrcli.nets.deephdrvideo import DeepHDRVideo
 from hdrcli.train import checkpoint, session, validation
@@ -410,6 +411,52 @@ def test_video_windows_alternate_with_the_period(tmp_path, scenes):
         assert torch.equal(value, before[name]), "stage 2 leaves the coarse network as it is"
 
 
+VIDEO = replace(
+    PRESETS["deephdrvideo", "paper"],
+    patch=32,
+    batch=1,
+    arch={
+        "exposures": 2,
+        "flow": False,
+        "weight_channels": 8,
+        "weight_tail": 4,
+        "batch_norm": False,
+        "channels": 8,
+        "groups": 1,
+        "extract_blocks": 1,
+        "trunk_blocks": 1,
+    },
+)
+
+
+def test_the_refinement_is_compared_by_vggs_features_too(scenes):
+    """A trunk that sees twice as much costs twice as much, in the second stage alone."""
+    sample = material(scenes, VIDEO, 0, 5)
+
+    def loss(step, trunk):
+        learning = Training(VIDEO, Plan(Path("unused"), steps=10), lambda *_: sample, trunk)
+        learning.progress.step = step
+        return learning.loss([sample.truth * 0.5], sample, None).item()
+
+    trunk = MatchingTrunk((4, 4, 4))
+    assert loss(1, trunk) == loss(1, None)
+    assert loss(9, trunk) > loss(9, None)
+
+
+def test_vgg_is_read_from_torchvisions_file_and_asked_for_again(tmp_path, folder, monkeypatch):
+    torch.save(MatchingTrunk((4, 4, 4)).state_dict(), tmp_path / "vgg19.pth")
+    monkeypatch.setattr(session, "PRESETS", {("deephdrvideo", "tiny"): VIDEO})
+    monkeypatch.setattr(session, "generated", partial(validation.generated, size=(32, 48), count=1))
+    order = session.Order(
+        "deephdrvideo", "tiny", f"scenes:{folder}", tmp_path / "out", steps=2, device="cpu",
+        threads=1, vgg=tmp_path / "vgg19.pth",
+    )  # fmt: skip
+    assert session.train(order) == tmp_path / "out" / BEST
+    assert checkpoint.load(tmp_path / "out" / BEST)[1]["vgg"] == "vgg19.pth"
+    with pytest.raises(InputError, match="was trained with VGG"):
+        session.train(replace(order, resume=True, vgg=None, steps=3))
+
+
 def test_an_order_is_carried_out_and_not_twice(tmp_path, folder, monkeypatch):
     monkeypatch.setattr(session, "PRESETS", {("psfnet", "tiny"): TINY})
     small = partial(validation.generated, size=(32, 48), count=1)
@@ -430,7 +477,9 @@ def test_an_order_is_carried_out_and_not_twice(tmp_path, folder, monkeypatch):
         ({"backend": "vgg"}, "no such network"),
         ({"preset": "fast"}, "no recipe"),
         ({"data": "/nowhere/at/all"}, "no such folder"),
-        ({"data": "scenes:/nowhere/at/all"}, "no .exr or .hdr"),
+        ({"vgg": Path("vgg19.pth")}, "psfnet cpu has no perceptual term"),
+        ({"backend": "flowmerge", "vgg": Path("vgg19.pth")}, "flowmerge cpu has no perceptual"),
+        ({"data": "scenes:/nowhere/at/all"}, "no .exr, .hdr or .npy"),
     ],
 )
 def test_wrong_orders_are_refused(tmp_path, change, message):

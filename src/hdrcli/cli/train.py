@@ -63,6 +63,13 @@ def command(
         bool, typer.Option("--resume", help="Go on with the training in DIR.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    vgg: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="VGG19 as torchvision has it: DeepHDRVideo's loss compares its features too.",
+        ),
+    ] = None,
     validate_every: Annotated[float, typer.Option(min=0.01, metavar="MINUTES")] = 3.0,
     sheet: Annotated[
         Path | None,
@@ -101,5 +108,6 @@ def command(
         validate_minutes=validate_every,
         threads=threads,
         resume=resume,
+        vgg=vgg,
     )
     display.paths([train(order, report=display.note)], quiet=quiet)

@@ -45,7 +45,8 @@ class Preset:
     batch, each time turned, mirrored and recoloured. doubled: probability that a bracket lacks its
     short or its long frame, the reference standing in for it. stills: share of a video's samples
     that are windows made of brackets, as the backend makes them. followed: frames come moved to the
-    middle one by a flow that is mostly right (``batches.followed``).
+    middle one by a flow that is mostly right (``batches.followed``). perceptual: while refining,
+    the loss has VGG's features too, where ``hdrcli train --vgg`` gives its weights.
     """
 
     backend: str
@@ -75,6 +76,7 @@ class Preset:
     doubled: float = 0.0
     stills: float = 0.0
     followed: bool = False
+    perceptual: bool = False
     recipe: Recipe = BRACKET
 
 
@@ -102,6 +104,7 @@ _VIDEO: Mapping[str, Any] = MappingProxyType(
         "schedule": "steps",
         "drops": (0.33, 0.67),
         "factor": 0.5,
+        "perceptual": True,
         "recipe": VIDEO,
     }
 )

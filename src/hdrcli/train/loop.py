@@ -28,7 +28,7 @@ from hdrcli.nets.hdrgan import Discriminator
 from hdrcli.train import checkpoint
 from hdrcli.train.batches import Ahead, Sample, Source
 from hdrcli.train.config import Preset, Stage
-from hdrcli.train.loss import LOSSES, Aids, adversary, matching_loss
+from hdrcli.train.loss import LOSSES, Aids, Trunk, adversary, matching_loss
 from hdrcli.train.start import begin_at_merge
 from hdrcli.train.validation import Scores, Validation
 
@@ -64,11 +64,17 @@ class Progress:
 
 
 class Training:
-    """One network, its average, its optimizers and its samples."""
+    """One network, its average, its optimizers and its samples.
 
-    def __init__(self, preset: Preset, plan: Plan, source: Source) -> None:
+    ``trunk``: VGG, for presets with a perceptual term; without it the term is left out.
+    """
+
+    def __init__(
+        self, preset: Preset, plan: Plan, source: Source, trunk: nn.Module | None = None
+    ) -> None:
         torch.manual_seed(plan.seed)
         self.preset, self.plan = preset, plan
+        self.trunk = trunk and trunk.to(plan.device).eval().requires_grad_(requires_grad=False)
         self.device = torch.device(plan.device)
         self.form = forms.form_of(preset.backend, preset.arch.get("output", ""))
         self.net = build(preset.backend, preset.arch)
@@ -170,11 +176,16 @@ class Training:
             outputs = [forms.light(self.form, y, sample.ratios) for y in outputs]
         aids = Aids(
             badly_exposed=badly_exposed(sample) if self.preset.loss == "masked" else None,
+            trunk=self._perceptual(),
             discriminator=adversary_now,
             adversarial=self.preset.adversarial,
         )
         loss = LOSSES[self.preset.loss](outputs, truth, aids)
         return loss + self._matching(truth, sample) if self._matches() else loss
+
+    def _perceptual(self) -> Trunk | None:
+        """What compares features now: as in the authors' code, in the second stage only."""
+        return self.trunk if self.preset.perceptual and self.stage()[0].name == "refine" else None
 
     def _matches(self) -> bool:
         every = self.preset.matching_every
@@ -254,6 +265,11 @@ class Training:
             raise InputError(
                 f"{path}: a training of {about.get('backend')} with {about.get('arch')}",
                 hint="resume with the preset it was started with, or name another --out",
+            )
+        if about.get("vgg") != self.plan.note.get("vgg"):
+            raise InputError(
+                f"{path}: was trained {'with' if about.get('vgg') else 'without'} VGG's features",
+                hint="resume with the same --vgg it was started with",
             )
         self.net.load_state_dict(checkpoint.below("net", tensors))
         self.average.load_state_dict(checkpoint.below("average", tensors))

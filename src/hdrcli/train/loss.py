@@ -9,12 +9,20 @@ in float32.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hdrcli.nets.apntfusion import SATURATED, displayed, masked_saturated, whitened
+from hdrcli.importers import import_files
+from hdrcli.nets.apntfusion import (
+    SATURATED,
+    MatchingTrunk,
+    displayed,
+    masked_saturated,
+    whitened,
+)
 from hdrcli.nets.hdrgan import Discriminator, discriminator_loss, generator_loss
 from hdrcli.nets.matching import PATCH, near, rows
 
@@ -91,12 +99,24 @@ def masked_l1(outputs: Sequence[Tensor], truth: Tensor, aids: Aids) -> Tensor:
 
 
 def perceptual(output: Tensor, truth: Tensor, trunk: Trunk) -> Tensor:
-    """Σ_k mean |φ_k(T(Ĥ)) - φ_k(T(H))| over the features that ``trunk`` returns."""
+    """Σ_k mean |φ_k(T(Ĥ)) - φ_k(T(H))| over the features that ``trunk`` returns.
+
+    The paper's are VGG16's relu1_2, relu2_2 and relu3_3. Here they are relu1_1, relu2_1 and
+    relu3_1 of VGG19, which is the trunk that APNT-Fusion matches by (``vgg``).
+    """
     with torch.no_grad():
         aims = trunk(whitened(mu_law(truth)))
     found = trunk(whitened(mu_law(output)))
     terms = [functional.l1_loss(f.float(), a.float()) for f, a in zip(found, aims, strict=True)]
     return torch.stack(terms).sum()
+
+
+def vgg(path: Path) -> MatchingTrunk:
+    """VGG19 up to relu3_1 from torchvision's file. Raises WeightsError."""
+    state, arch = import_files("apntfusion", [path])
+    trunk = MatchingTrunk(arch["trunk"])
+    trunk.load_state_dict({name.removeprefix("Psi."): value for name, value in state.items()})
+    return trunk
 
 
 def tanh_mu_law_l1(outputs: Sequence[Tensor], truth: Tensor, aids: Aids) -> Tensor:

@@ -16,6 +16,7 @@ from hdrcli.train import flowmerge
 from hdrcli.train.batches import Sample, Source, every, material
 from hdrcli.train.config import PRESETS, Preset
 from hdrcli.train.loop import BEST, TRAINING, Plan, Training, run
+from hdrcli.train.loss import vgg
 from hdrcli.train.recorded import Recorded
 from hdrcli.train.scenes import Scenes
 from hdrcli.train.scenes.sheet import contact_sheet, tone_mapped
@@ -41,6 +42,7 @@ class Order:
     validate_minutes: float = VALIDATE_MINUTES
     threads: int | None = None
     resume: bool = False
+    vgg: Path | None = None  # torchvision's file of VGG19
 
 
 def train(order: Order, report: Callable[[str], None] = lambda line: None) -> Path:
@@ -50,8 +52,10 @@ def train(order: Order, report: Callable[[str], None] = lambda line: None) -> Pa
     training, and for data on which nothing can be learned.
     """
     if (order.backend, order.preset) in flowmerge.PLANS:
+        check_vgg(order, perceptual=False)
         return train_flowmerge(order, report)
     preset = preset_of(order.backend, order.preset)
+    check_vgg(order, perceptual=preset.perceptual)
     check_out(order)
     device.prepare()
     where = device.settle(order.device, order.precision).device
@@ -67,7 +71,8 @@ def train(order: Order, report: Callable[[str], None] = lambda line: None) -> Pa
         order.validate_minutes,
         note_of(order),
     )
-    training = Training(preset, plan, found.training)
+    trunk = None if order.vgg is None else vgg(order.vgg)
+    training = Training(preset, plan, found.training, trunk)
     if order.resume:
         training.resume()
     run(training, Validation(found.validation(frames_of(training))), report)
@@ -113,14 +118,24 @@ def check_out(order: Order) -> None:
         )
 
 
+def check_vgg(order: Order, *, perceptual: bool) -> None:
+    """Raise InputError where VGG was given to a recipe that has no use for it."""
+    if order.vgg is not None and not perceptual:
+        raise InputError(
+            f"--vgg {order.vgg}: {order.backend} {order.preset} has no perceptual term",
+            hint="deephdrvideo with --preset paper or paper3 has one",
+        )
+
+
 def note_of(order: Order) -> dict[str, str]:
     """What the weight files say of where they come from."""
-    return {
+    note = {
         "preset": order.preset,
         "data": folder_of(order.data).name,
         "version": __version__,
         "revision": revision(),
     }
+    return note if order.vgg is None else {**note, "vgg": order.vgg.name}
 
 
 def draw(backend: str, preset: str, data: str, step: int, png: Path) -> Path:
