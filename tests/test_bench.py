@@ -18,7 +18,8 @@ def grow(megabytes):
 def test_the_median_of_the_runs():
     waits = iter((0.0, 0.05, 0.0))
     timing = bench.timed(lambda: time.sleep(next(waits)), 3)
-    assert len(timing.runs) == 3
+    assert len(timing.runs) == len(timing.processor) == 3
+    assert timing.cpu_median < 0.04
     assert timing.median < 0.04 < timing.runs[1]
 
 
@@ -110,6 +111,25 @@ def test_bench_nets_measures_both_ways(hdrcli, small_psfnet):
     faster = row["plain_seconds"] / row["seconds"]
     assert row["times_faster"] == pytest.approx(faster, rel=0.1, abs=0.02)
     assert row["memory_gb"] > 0.1
+    assert row["cpu_seconds"] > 0
+    assert row["plain_cpu_seconds"] > 0
+
+
+@pytest.mark.slow
+def test_bench_nets_measures_whole_merges_beside_the_default(hdrcli, small_psfnet):
+    words = ("bench", "nets", "psfnet", "--merges", "--size", 0.05, "--threads", 1, "--json")
+    result = hdrcli(*words)
+    assert result.code == 0, result.err
+    rows = {row["name"]: row for row in json.loads(result.out)}
+    assert list(rows) == ["psfnet", "flowmerge", "average"]
+    assert all(row["cpu_seconds"] > 0 for row in rows.values())
+
+
+def test_a_merge_is_timed_without_its_first_one(tmp_path):
+    paths = save(photograph(texture(96, 128)), tmp_path)
+    timing = networks.run_merge("average", None, paths, tmp_path / "out.exr", 2, 1)
+    assert len(timing.runs) == len(timing.processor) == 2
+    assert (tmp_path / "out.exr").exists()
 
 
 def test_both_ways_use_the_same_weights_and_say_the_tile(small_psfnet):

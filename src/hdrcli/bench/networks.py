@@ -3,26 +3,30 @@
 Plain is what a script does: float32, contiguous, one call, torch as it comes. Both run in processes
 of their own with the same threads, on the same picture and weights: those that are shipped or
 imported, or random ones of the paper's size where there are none or ``paper`` asks for them.
+``whole_merges`` times what a user waits for: the same photographs of people, by hand, from files
+to files by every network, and beside them by flowmerge and by average.
 """
 
 import os
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hdrcli import device, weights
+from hdrcli import device, pipeline, weights
 from hdrcli.backends import BACKENDS, Settings, load_backend
 from hdrcli.backends.registry import silent
-from hdrcli.bench import Progress, Timing, fresh
+from hdrcli.bench import Progress, Timing, fresh, timed
+from hdrcli.bench.merging import Made, made
 from hdrcli.errors import WeightsError
 from hdrcli.frames import Bracket, Frame
 from hdrcli.motion import Motion
+from hdrcli.pipeline import MergeOptions
 
 NAMES = tuple(name for name, spec in BACKENDS.items() if spec.network is not None)
+BESIDE = ("flowmerge", "average")  # of whole merges
 EXPOSURES = (0.25, 1.0, 4.0)
 
 
@@ -54,6 +58,8 @@ def measure(
                 "threads": count,
                 "plain_seconds": round(plain.median, 3),
                 "seconds": round(tiled.median, 3),
+                "plain_cpu_seconds": round(plain.cpu_median, 3),
+                "cpu_seconds": round(tiled.cpu_median, 3),
                 "times_faster": round(plain.median / tiled.median, 2),
                 "plain_memory_gb": round(plain_memory / 1e9, 2),
                 "memory_gb": round(memory / 1e9, 2),
@@ -62,6 +68,65 @@ def measure(
         )
     tell("done", 1.0)
     return rows
+
+
+def whole_merges(
+    names: Sequence[str] = NAMES,
+    *,
+    megapixels: float = 1.5,
+    runs: int = 1,
+    threads: int | None = None,
+    paper: bool = False,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """One row per backend: seconds and processor seconds of a merge from files to files, warm.
+
+    Every backend has a process of its own, whose first merge does not count.
+    """
+    tell = progress or silent
+    count = threads or device.cores()
+    backends = [*names, *(name for name in BESIDE if name not in names)]
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="hdrcli-bench-") as folder:
+        paths = made(Path(folder), Made(megapixels, 3, moving=True))
+        for i, name in enumerate(backends):
+            tell(f"merge by {name}", i / len(backends))
+            with weights_of(name, paper=paper and name in NAMES) as where:
+                job = (name, where, paths, Path(folder) / f"{name}.exr", runs, count)
+                timing, memory = fresh(run_merge, *job)
+            rows.append(
+                {
+                    "name": name,
+                    "megapixels": megapixels,
+                    "threads": count,
+                    "seconds": round(timing.median, 3),
+                    "cpu_seconds": round(timing.cpu_median, 3),
+                    "memory_gb": round(memory / 1e9, 2),
+                }
+            )
+    tell("done", 1.0)
+    return rows
+
+
+def run_merge(
+    name: str, folder: str | None, paths: Sequence[Path], out: Path, runs: int, threads: int
+) -> Timing:
+    """Seconds of whole merges in this process, after a small one that imports everything."""
+    use(folder)
+    small = [shrunk(path, out.with_name(f"{name}-{path.name}")) for path in paths]
+    options = MergeOptions(threads=threads, overwrite=True, backend=name)
+    pipeline.merge_files(small, [out], options)
+    return timed(lambda: pipeline.merge_files(paths, [out], options), runs)
+
+
+def shrunk(path: Path, target: Path) -> Path:
+    """The same photograph at an eighth of its size, its EXIF kept."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        size = picture.width // 8, picture.height // 8
+        picture.resize(size).save(target, quality=90, exif=picture.info.get("exif", b""))
+    return target
 
 
 class weights_of:  # noqa: N801  a context manager
@@ -73,7 +138,7 @@ class weights_of:  # noqa: N801  a context manager
 
     def __enter__(self) -> str | None:
         """Write random weights if there are none."""
-        if not self.paper and self.known():
+        if self.name not in NAMES or (not self.paper and self.known()):
             return None
         from hdrcli.nets.build import build
 
@@ -144,14 +209,13 @@ def run_plain(
     ratios = torch.from_numpy(stack.ratios)[None].to(compute.device)
     net = net.to(compute.device)
     given = [x.contiguous() for x in forms.inputs(form, linear, ratios)]
-    seconds = []
+
+    def forward() -> None:
+        net(*given)
+        device.synchronize(compute)
+
     with torch.inference_mode():
-        for _ in range(runs):
-            start = time.perf_counter()
-            net(*given)
-            device.synchronize(compute)
-            seconds.append(time.perf_counter() - start)
-    return Timing(tuple(seconds))
+        return timed(forward, runs)
 
 
 def run_tiled(
@@ -172,12 +236,9 @@ def run_tiled(
     net, form = neural.network(name, *weights.load(name))
     bracket = photographs(megapixels)
     stack = arrange.Stack(bracket, neural.places_of(net, bracket), Motion.none(3))
-    seconds = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        _, facts = backend.run(net, form, stack)
-        seconds.append(time.perf_counter() - start)
-    return Timing(tuple(seconds)), facts
+    facts: dict[str, Any] = {}
+    timing = timed(lambda: facts.update(backend.run(net, form, stack)[1]), runs)
+    return timing, facts
 
 
 def use(folder: str | None) -> None:

@@ -100,6 +100,10 @@ def nets(
     paper: Annotated[
         bool, typer.Option("--paper", help="The papers' sizes, with random weights.")
     ] = False,
+    merges: Annotated[
+        bool,
+        typer.Option("--merges", help="Time whole merges instead, beside flowmerge and average."),
+    ] = False,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     threads: options.Threads = None,
@@ -108,12 +112,24 @@ def nets(
 ) -> None:
     """Time each network in tiles beside a plain forward pass over the whole picture."""
     from hdrcli.backends import Settings
-    from hdrcli.bench.networks import NAMES, measure
+    from hdrcli.bench.networks import NAMES, measure, whole_merges
 
     display.talk(quiet=quiet)
     unknown = set(names or ()) - set(NAMES)
     if unknown:
         raise typer.BadParameter(f"{', '.join(unknown)}: not one of {', '.join(NAMES)}")
+    if merges:
+        found = _measured(
+            whole_merges,
+            names or NAMES,
+            megapixels=size,
+            runs=runs,
+            threads=threads,
+            paper=paper,
+            quiet=quiet,
+        )
+        show_merges(found, json=json)
+        return
     found = _measured(
         measure,
         names or NAMES,
@@ -128,16 +144,47 @@ def nets(
         display.as_json(found)
         return
     display.table(
-        ("network", ">plain s", ">GB", ">tiled s", ">GB", ">times faster", "on"),
+        (
+            "network",
+            ">plain s",
+            ">CPU s",
+            ">GB",
+            ">tiled s",
+            ">CPU s",
+            ">GB",
+            ">times faster",
+            "on",
+        ),
         (
             (
                 row["name"],
                 f"{row['plain_seconds']:.2f}",
+                f"{row['plain_cpu_seconds']:.2f}",
                 f"{row['plain_memory_gb']:.2f}",
                 f"{row['seconds']:.2f}",
+                f"{row['cpu_seconds']:.2f}",
                 f"{row['memory_gb']:.2f}",
                 f"{row['times_faster']:.2f}",
                 f"{row['device']} {row['precision']}, tile {row['tile']}",
+            )
+            for row in found
+        ),
+    )
+
+
+def show_merges(found: list[dict[str, Any]], *, json: bool) -> None:
+    """The table of whole merges."""
+    if json:
+        display.as_json(found)
+        return
+    display.table(
+        (f"merge of 3 × {found[0]['megapixels']:g} MP", ">s", ">CPU s", ">GB"),
+        (
+            (
+                row["name"],
+                f"{row['seconds']:.2f}",
+                f"{row['cpu_seconds']:.2f}",
+                f"{row['memory_gb']:.2f}",
             )
             for row in found
         ),
