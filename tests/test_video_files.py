@@ -13,7 +13,7 @@ import pytest
 
 from hdrcli import formats
 from hdrcli.cli import main
-from hdrcli.color import pq_decode
+from hdrcli.color import hlg_encode, pq_decode, pq_encode
 from hdrcli.errors import BracketError, FormatError, HdrcliError, InputError, ResourceError
 from hdrcli.frames import Radiance
 from hdrcli.video import (
@@ -256,27 +256,38 @@ def test_one_frame_says_so(tmp_path):
     assert not (tmp_path / "out.mp4").exists()
 
 
-def test_a_pq_source_is_read_by_its_own_curve(tmp_path):
-    from hdrcli.color import pq_encode
+def log_encode(light):
+    """Light in [0, 1] as H.273 has it for log 100:1."""
+    return np.where(light > 0.01, 1 + np.log10(np.maximum(light, 0.01)) / 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "tag", "encoded"),
+    [
+        ("PQ", 16, lambda light: pq_encode(np.clip(100 * light, 0, 10_000))),
+        ("HLG", 18, lambda light: hlg_encode(light / 8)),
+        ("log 100:1", 9, lambda light: log_encode(np.clip(light / 8, 0, 1))),
+    ],
+)
+def test_hdr_and_log_sources_are_read_by_their_own_curves(tmp_path, name, tag, encoded):
     from hdrcli.video.encode import video_frame
     from tests.films import light_at
 
-    path = tmp_path / "pq.mkv"
+    path = tmp_path / "source.mkv"
     with av.open(str(path), "w") as out:
         stream = out.add_stream("ffv1", rate=24)
         stream.width, stream.height, stream.pix_fmt = 144, 96, "yuv420p10le"
         context = stream.codec_context
-        context.color_primaries, context.color_trc, context.colorspace = 9, 16, 9
+        context.color_primaries, context.color_trc, context.colorspace = 9, tag, 9
         for i in range(10):
-            nits = np.clip(light_at(i) * 100 * 4.0 ** (i % 2), 0, 10_000)
-            luma = 64 + 876 * pq_encode(nits.mean(axis=2))
+            luma = 64 + 876 * encoded((light_at(i) * 4.0 ** (i % 2)).mean(axis=2))
             chroma = np.full((48, 72), 512, np.uint16)
             frame = video_frame((np.rint(luma).astype(np.uint16), chroma, chroma), "yuv420p10le")
             frame.pts = i
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
     clip = open_clip(path)
-    assert clip.response.name == "PQ"
+    assert clip.response.name == name
     outcome = video_file(path, [Target(tmp_path / "exr", "exr")], options())
     assert outcome.facts["evs"] == pytest.approx([0, 2], abs=0.05)
 
