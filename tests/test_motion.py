@@ -186,7 +186,9 @@ def test_a_brighter_frame_corrects_a_flow_that_does_not_fit():
     bracket = photograph([scene, scene, np.roll(scene, 3, axis=1)])
     wrong = [None, None, expected_of((-2.0, 1.0))]
     found = motion.analyse(bracket, expected=wrong)
-    inner = found.flows[2][16:-16, 16:-16]
+    flow = found.flows[2]
+    assert flow is not None
+    inner = flow[16:-16, 16:-16]
     assert np.median(np.abs(inner - [3.0, 0.0])) < 0.3
     assert belief(found, 2)[16:-16, 16:-16].mean() > 0.8
 
