@@ -186,7 +186,6 @@ def test_a_brighter_frame_corrects_a_flow_that_does_not_fit():
     bracket = photograph([scene, scene, np.roll(scene, 3, axis=1)])
     wrong = [None, None, expected_of((-2.0, 1.0))]
     found = motion.analyse(bracket, expected=wrong)
-    assert found.flows[2] is not None
     flow = found.flows[2]
     assert flow is not None
     inner = flow[16:-16, 16:-16]
