@@ -409,7 +409,8 @@ def test_every_model_fits_its_own_kind_despite_outliers(model, rng):
         "translation": hand(3.5, -8),
         "similarity": hand(3.5, -8, 2.0) @ np.diag([1.01, 1.01, 1]),
         "affine": hand(3.5, -8, 2.0) @ np.diag([1.02, 1.0, 1]),
-        "homography": hand(3.5, -8, 2.0, (0.03, 0.05)),
+        "tilt": hand(3.5, -8, 2.0, (0.03, 0.05)),
+        "homography": hand(3.5, -8, 2.0, (0.03, 0.05)) @ np.diag([1.02, 1.0, 1]),
     }[model]
     a = rng.uniform(0, 1, (60, 2)) * SIZE[::-1]
     b = apply(true, a) + rng.normal(size=a.shape) * 0.05

@@ -123,6 +123,26 @@ def _similarity(a: Points, b: Points, w: Weights) -> Matrix:
     return np.array([[p, -q, u], [q, p, v], [0, 0, 1]])
 
 
+def _tilt(a: Points, b: Points, w: Weights) -> Matrix:
+    """A similarity in perspective: what a camera does that is turned in the hand.
+
+    Divided by the last denominator, as below.
+    """
+    x, y, o, i = a[:, 0], a[:, 1], np.zeros(len(a)), np.ones(len(a))
+    depth = np.ones(len(a))
+    out = np.eye(3)
+    for _ in range(4):
+        (u, v), d = b.T, depth[:, None]
+        rows = [
+            np.stack([x, -y, i, o, -x * u, -y * u], 1) / d,
+            np.stack([y, x, o, i, -x * v, -y * v], 1) / d,
+        ]
+        p, q, r, t, e, f = _solve(rows, b / d, w)
+        out = np.array([[p, -q, r], [q, p, t], [e, f, 1]])
+        depth = _depth(out, a)
+    return out
+
+
 def _affine(a: Points, b: Points, w: Weights) -> Matrix:
     x, y, o, i = a[:, 0], a[:, 1], np.zeros(len(a)), np.ones(len(a))
     rows = [np.stack([x, y, i, o, o, o], 1), np.stack([o, o, o, x, y, i], 1)]
@@ -165,6 +185,7 @@ class Model:
 MODELS: Mapping[str, Model] = {
     "translation": Model(_translation, 2, 4, 0.0),
     "similarity": Model(_similarity, 4, 6, 0.15),
+    "tilt": Model(_tilt, 6, 10, 0.3),
     "affine": Model(_affine, 6, 10, 0.3),
     "homography": Model(_homography, 8, 12, 0.3),
 }
