@@ -315,7 +315,7 @@ def test_info_of_photographs_that_make_no_bracket(hdrcli, photos, tmp_path):
 @pytest.mark.parametrize("clipped", [0.0, 0.25, 1.0])
 def test_clipped_is_counted_in_any_channel(clipped):
     frame = photograph(np.full((8, 8, 3), 0.5, np.float32), (0.0, 0.5)).frames[0]
-    frame.codes[: int(8 * clipped), :, 1] = 255
+    frame.codes[: int(8 * clipped), :, 1] = 251  # the white of some cameras
     assert info.clipped_percent(frame) == 100 * clipped
 
 

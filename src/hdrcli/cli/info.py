@@ -121,12 +121,16 @@ def facts(frame: "Frame") -> dict[str, Any]:
 
 
 def clipped_percent(frame: "Frame") -> float | None:
-    """Percent of pixels with a channel at its largest code. None for linear light."""
+    """Percent of pixels with a channel that merging takes for clipped. None for linear light.
+
+    Not the largest code alone: cameras clip at one a little lower, and JPEG spreads it.
+    """
+    from hdrcli.motion import CLIP
     from hdrcli.strips import largest
 
     if not frame.levels:
         return None
-    return float((largest(frame.codes) >= frame.levels - 1).mean() * 100)
+    return float((largest(frame.codes) >= CLIP * (frame.levels - 1)).mean() * 100)
 
 
 def _row(frame: dict[str, Any]) -> tuple[str, ...]:
