@@ -123,44 +123,55 @@ def _similarity(a: Points, b: Points, w: Weights) -> Matrix:
     return np.array([[p, -q, u], [q, p, v], [0, 0, 1]])
 
 
-def _tilt(a: Points, b: Points, w: Weights) -> Matrix:
-    """A similarity in perspective: what a camera does that is turned in the hand.
-
-    Divided by the last denominator, as below.
-    """
-    x, y, o, i = a[:, 0], a[:, 1], np.zeros(len(a)), np.ones(len(a))
-    depth = np.ones(len(a))
-    out = np.eye(3)
-    for _ in range(4):
-        (u, v), d = b.T, depth[:, None]
-        rows = [
-            np.stack([x, -y, i, o, -x * u, -y * u], 1) / d,
-            np.stack([y, x, o, i, -x * v, -y * v], 1) / d,
-        ]
-        p, q, r, t, e, f = _solve(rows, b / d, w)
-        out = np.array([[p, -q, r], [q, p, t], [e, f, 1]])
-        depth = _depth(out, a)
-    return out
-
-
 def _affine(a: Points, b: Points, w: Weights) -> Matrix:
     x, y, o, i = a[:, 0], a[:, 1], np.zeros(len(a)), np.ones(len(a))
     rows = [np.stack([x, y, i, o, o, o], 1), np.stack([o, o, o, x, y, i], 1)]
     return np.vstack([_solve(rows, b, w).reshape(2, 3), [0, 0, 1]])
 
 
-def _homography(a: Points, b: Points, w: Weights) -> Matrix:
-    """Linear equations, divided by the last denominator so that the errors are in pixels."""
+def _tilt(a: Points, b: Points, w: Weights) -> Matrix:
+    """A similarity in perspective: what a camera does that is turned in the hand."""
     x, y, o, i = a[:, 0], a[:, 1], np.zeros(len(a)), np.ones(len(a))
+
+    def rows(u: Points, v: Points) -> list[list[Points]]:
+        return [[x, -y, i, o, -x * u, -y * u], [y, x, o, i, -x * v, -y * v]]
+
+    def matrix(found: Points) -> Matrix:
+        p, q, r, t, e, f = found
+        return np.array([[p, -q, r], [q, p, t], [e, f, 1]])
+
+    return _in_perspective(a, b, w, rows, matrix)
+
+
+def _homography(a: Points, b: Points, w: Weights) -> Matrix:
+    x, y, o, i = a[:, 0], a[:, 1], np.zeros(len(a)), np.ones(len(a))
+
+    def rows(u: Points, v: Points) -> list[list[Points]]:
+        return [[x, y, i, o, o, o, -x * u, -y * u], [o, o, o, x, y, i, -x * v, -y * v]]
+
+    def matrix(found: Points) -> Matrix:
+        return np.append(found, 1).reshape(3, 3)
+
+    return _in_perspective(a, b, w, rows, matrix)
+
+
+def _in_perspective(
+    a: Points,
+    b: Points,
+    w: Weights,
+    rows: Callable[[Points, Points], list[list[Points]]],
+    matrix: Callable[[Points], Matrix],
+) -> Matrix:
+    """Linear equations, divided by the last denominator so that the errors are in pixels.
+
+    ``rows`` gives the columns of the equations for x and for y, ``matrix`` what is found.
+    """
     depth = np.ones(len(a))
     out = np.eye(3)
     for _ in range(4):
-        (u, v), d = b.T, depth[:, None]
-        rows = [
-            np.stack([x, y, i, o, o, o, -x * u, -y * u], 1) / d,
-            np.stack([o, o, o, x, y, i, -x * v, -y * v], 1) / d,
-        ]
-        out = np.append(_solve(rows, b / d, w), 1).reshape(3, 3)
+        d = depth[:, None]
+        sides = [np.stack(columns, 1) / d for columns in rows(*b.T)]
+        out = matrix(_solve(sides, b / d, w))
         depth = _depth(out, a)
     return out
 
