@@ -28,10 +28,7 @@ BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16", "bf16"})
 # glibc's mallopt: never map, never give back, grow by 256 MB. Pages that are mapped anew for every
 # feature map cost as much as the convolution that fills them.
 MALLOPT = ((-4, 0), (-1, 2**31 - 1), (-2, 256 << 20))
-ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while waiting starve each other
-    "THP_MEM_ALLOC_ENABLE": "1",  # torch asks Linux for pages of 2 MB
-}
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}  # threads that spin while waiting starve each other
 RESERVE = 0.6  # of the free memory may be used
 
 

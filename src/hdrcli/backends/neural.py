@@ -43,7 +43,7 @@ log = logging.getLogger("hdrcli")
 
 BLEND = 16  # px over which tiles fade into each other
 LARGEST = {"cpu": 1536, "cuda": 1024, "mps": 512}  # px inside the halo: its share falls with them
-MOST = {"cpu": 2.7e9}  # bytes that a tile may take, however much is free
+MOST = {"cpu": 2.8e9}  # bytes that a tile may take, however much is free
 LEAST_LEFT = 8e8  # of that: else what the last tile left behind is given back before the next one
 MOST_HELD = 3.5e9  # bytes that the process shall have in all, if the tiles are on the CPU
 SMALLEST = 64  # px inside the halo, whatever the memory; out of memory may halve it
