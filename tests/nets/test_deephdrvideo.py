@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hdrcli.importers import import_files
-from hdrcli.nets.deephdrvideo import LOW, DeepHDRVideo, linear, warp, well_exposed
+from hdrcli.nets.deephdrvideo import LOW, DeepHDRVideo, linear, shares, warp, well_exposed
 from tests.nets.golden import arrays, assert_close, weights
 from tests.nets.support import point_a_little
 
@@ -26,7 +26,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "without DA": {"deformable": False},
     "without TAF": {"attention": False},
     "soft masks": {"soft_masks": True},
-    "aligned before": {"flow": False},
+    "aligned before": {"flow": False, "weight_tail": 2},
     "ours": {},
 }
 
@@ -162,7 +162,7 @@ def test_what_is_well_exposed_is_kept():
 @pytest.mark.parametrize("exposures", [2, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_ablations_are_networks_that_learn(name, exposures):
-    net = DeepHDRVideo(exposures=exposures, **SMALL, **ABLATIONS[name])
+    net = DeepHDRVideo(exposures=exposures, **SMALL | ABLATIONS[name])
     net.train()
     point_a_little(net)
     L, t = video(exposures, count=net.frames, batch=2)
@@ -170,7 +170,7 @@ def test_ablations_are_networks_that_learn(name, exposures):
     H = net(L, t)
     assert H.shape == (2, 3, 16, 16)
     assert H.min() >= 0
-    assert H.max() <= 1
+    assert H.max() <= 1 or net.corrects
     H.sum().backward()
     assert all(p.grad is not None for p in net.parameters())
 
@@ -190,6 +190,76 @@ def test_clips_of_a_batch_may_have_another_exposure_in_the_middle():
         both = net(L, t)
         for i in range(2):
             assert_close(net(L[i : i + 1], t[i : i + 1]), both[i : i + 1])
+
+
+def aligned(exposures, **options):
+    torch.manual_seed(1)
+    return DeepHDRVideo(exposures=exposures, **SMALL | ABLATIONS["aligned before"] | options).eval()
+
+
+def filmed(exposures, count, size=16, batch=1):
+    """A clip in which nothing moves, with its true light."""
+    _, t = video(exposures, count, size, batch)
+    light = 0.01 + 0.9 * torch.rand(batch, 3, size, size) ** 3
+    L = (light[:, None] * t[..., None, None, None]).clamp(max=1) ** (1 / 2.2)
+    return L, t, light
+
+
+@pytest.mark.parametrize("exposures", [2, 3])
+def test_shares_add_up_and_leave_out_what_is_not_believed(exposures):
+    L, t = video(exposures, count=2 * exposures - 1, batch=2)
+    belief = torch.rand(L.shape[:2]).gt(0.5).float()[..., None, None, None].expand_as(L[:, :, :1])
+    P, clear = shares(L.flip(1), t.flip(1), belief)
+    torch.testing.assert_close(P.sum(1), torch.ones_like(P[:, 0]))
+    assert 0 <= P.min() <= P.max() <= 1
+    assert 0 <= clear.min() <= clear.max() <= 1
+
+
+def test_the_brightest_clear_exposure_has_the_share():
+    t = torch.tensor([[1.0, 16.0, 16.0, 4.0, 4.0]])
+    codes = torch.tensor([0.02, 0.3, 0.02, 0.2])  # light at exposure 1
+    L = (codes * t[..., None]).clamp(max=1).view(1, 5, 1, 1, 4).expand(-1, -1, 3, -1, -1)
+    P, _ = shares(L ** (1 / 2.2), t, torch.ones(1, 5, 1, 1, 4))
+    expected = torch.tensor([[0.0, 1, 0, 0], [0.5, 0, 0.5, 0], [0.5, 0, 0.5, 0]])
+    torch.testing.assert_close(P[0, :3, 0, 0, :3], expected[:, [0, 1, 2]])
+    torch.testing.assert_close(P[0, 3, 0, 0], torch.tensor([0.0, 0, 0, P[0, 3, 0, 0, 3]]))
+    assert P[0, 3, 0, 0, 3] > 0.1
+
+
+@pytest.mark.parametrize("exposures", [2, 3])
+def test_whatever_the_weight_net_says_what_does_not_move_is_itself(exposures):
+    net = aligned(exposures)
+    L, t, light = filmed(exposures, net.window)
+    with torch.no_grad():
+        torch.testing.assert_close(net.coarse(L, t), light, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("exposures", [2, 3])
+def test_what_is_not_believed_changes_nothing(exposures):
+    net = aligned(exposures)
+    L, t, _ = filmed(exposures, net.frames)
+    middle = net.frames // 2
+    L[:, middle] = L[:, middle].clamp(0.3, 0.7)  # well exposed, whichever exposure it has
+    belief = torch.zeros_like(L[:, :, :1])
+    belief[:, middle] = 1
+    other = torch.rand_like(L)
+    other[:, middle] = L[:, middle]
+    with torch.no_grad():
+        H = [net.coarse_frames(x, t, belief)[:, 1, :3] for x in (L, other)]
+    torch.testing.assert_close(*H)
+    torch.testing.assert_close(H[0], linear(L[:, middle], t[:, middle]))
+
+
+def test_without_a_word_all_is_believed():
+    net = aligned(2)
+    L, t = video(2, count=5)
+    with torch.no_grad():
+        torch.testing.assert_close(net(L, t), net(L, t, torch.ones_like(L[:, :, :1])))
+
+
+def test_skips_want_as_many_channels():
+    with pytest.raises(ValueError, match="no skips of 2 channels to 4"):
+        DeepHDRVideo(**SMALL, flow=False)
 
 
 @pytest.mark.parametrize("wrong", [{"exposures": 4}, {"coarse": False, "refine": False}])

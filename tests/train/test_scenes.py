@@ -10,8 +10,8 @@ import torch
 from hdrcli.errors import FormatError, InputError
 from hdrcli.nets import forms
 from hdrcli.nets.deephdrvideo import warp
-from hdrcli.train.batches import followed, material
-from hdrcli.train.config import FOLLOWED, PRESETS
+from hdrcli.train.batches import material
+from hdrcli.train.config import PRESETS, VIDEO
 from hdrcli.train.scenes import (
     Recipe,
     Scenes,
@@ -342,7 +342,9 @@ def test_the_true_flow_leads_to_the_same_light(scenes, still):
         followed=False,
         stills=still,
         recipe=dataclasses.replace(
-            FOLLOWED,
+            VIDEO,
+            parallax=0.0,
+            moving_light=0.0,
             static=0.0,
             movers=(0, 0),
             shakes={(4.0, 8.0): 1.0},
@@ -368,12 +370,25 @@ def test_the_true_flow_leads_to_the_same_light(scenes, still):
         assert moved < 0.5 * unmoved
 
 
-def test_what_is_followed_is_nearer_to_the_frame_in_the_middle(scenes):
-    preset = dataclasses.replace(PRESETS["deephdrvideo", "cpu"], stills=0.0)
-    before = material(scenes, dataclasses.replace(preset, followed=False), 5, 3)
-    after = followed(before, torch.Generator().manual_seed(0))
-    assert torch.equal(after.linear[:, 1], before.linear[:, 1])
-    own = before.linear[:, 1] / before.ratios[:, 1].view(-1, 1, 1, 1)
-    light = [s.linear[:, 0] / s.ratios[:, 0].view(-1, 1, 1, 1) for s in (before, after)]
-    apart = [(forms.tone(x) - forms.tone(own)).abs().mean() for x in light]
-    assert apart[1] < apart[0]
+@pytest.mark.parametrize(("still", "name"), [(0.0, "cpu"), (1.0, "cpu"), (0.0, "cpu3")])
+def test_what_is_followed_is_nearer_to_the_truth(scenes, still, name):
+    recipe = dataclasses.replace(VIDEO, static=0.0, shakes={(8.0, 12.0): 1.0}, camera_blur=0.0)
+    preset = dataclasses.replace(PRESETS["deephdrvideo", name], stills=still, recipe=recipe)
+    count = 2 * preset.period + 1
+    before = material(scenes, dataclasses.replace(preset, followed=False), 9, count)
+    after = material(scenes, preset, 9, count)
+    assert torch.equal(after.truth, before.truth)
+    belief = after.linear[:, :, 3]
+    assert 0 <= float(belief.min()) <= float(belief.max()) <= 1
+    assert (belief[:, count // 2] == 1).all()
+    assert belief.mean() > 0.3
+
+    def off(sample, n):
+        light = sample.linear[:, n, :3] / sample.ratios[:, n].view(-1, 1, 1, 1)
+        truth = sample.truth / sample.ratios[:, count // 2].view(-1, 1, 1, 1)
+        clear = (sample.linear[:, n, :3] < 0.9) & (sample.linear[:, n, :3] > 0.002)
+        wrong = (forms.tone(light) - forms.tone(truth.clamp(0, 1))).abs() * clear
+        return float((wrong * belief[:, n, None]).mean())
+
+    near = [count // 2 - 1, count // 2 + 1]
+    assert sum(off(after, n) for n in near) < sum(off(before, n) for n in near)

@@ -99,7 +99,8 @@ _in_shadow = Lack(-np.inf, SHADOW)
 class Stack:
     """The frames of some places in the bracket, as codes at the reference's pixels.
 
-    ``places`` may repeat a frame; it is kept once. ``flow`` moves frames by the motion's flow too.
+    ``places`` may repeat a frame; it is kept once. ``flow`` moves frames by the motion's flow too,
+    and gives how far each is believed as a fourth channel beside its light.
     """
 
     bracket: Bracket
@@ -145,12 +146,34 @@ class Stack:
         return codes, None if valid.all() else valid
 
     def light(self, rows: slice, cols: slice) -> Floats:
-        """Linear light of a part of ``used``, (n, h, w, 3) in [0, 1] of each frame's white."""
+        """Linear light of a part of ``used``, (n, h, w, 3) in [0, 1] of each frame's white; with
+        ``flow`` (n, h, w, 4), belief in [0, 1] being the fourth channel."""
         parts = [
             (codes[rows, cols], None if valid is None else valid[rows, cols])
             for codes, valid in self._aligned
         ]
-        return self._filled(parts)
+        light = self._filled(parts)
+        if not self.flow:
+            return light
+        size = self.bracket.size
+        rows, cols = slice(*rows.indices(size[0])), slice(*cols.indices(size[1]))
+        return np.concatenate((light, self._believed(parts, rows, cols)[..., None]), axis=3)
+
+    def _believed(
+        self,
+        parts: Sequence[tuple[Codes, NDArray[np.bool_] | None]],
+        rows: slice,
+        cols: slice,
+    ) -> Floats:
+        """How far each frame of ``used`` is believed, (n, h, w): nothing where it shows nothing."""
+        belief = np.ones((len(parts), rows.stop - rows.start, cols.stop - cols.start), np.float32)
+        for place, known, (_, valid) in zip(self.used, belief, parts, strict=True):
+            small = self.motion.confidence[place]
+            if small is not None:
+                known[...] = strips.upsample(small, self.motion.scale, rows, cols)
+            if valid is not None and place != self.bracket.reference:
+                known *= valid
+        return belief
 
     def reduced(self, pixels: int) -> Floats:
         """The same of the whole picture, reduced to at most so many pixels."""

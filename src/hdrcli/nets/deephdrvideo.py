@@ -21,12 +21,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hdrcli.nets.forms import tone, untone
 from hdrcli.nets.head import Float32Conv2d
 from hdrcli.nets.layers import PCDAlign, ResidualBlock, conv3x3, lrelu
 
 GAMMA = 2.2
 HIGH = 0.9  # a high exposure is not well exposed above it
 LOW_COARSE, LOW = 0.4, 0.15  # a low exposure is not well exposed below it, in stages 1 and 2
+# The classical shares of a form without a flow net, in light of a frame's own white: where an
+# exposure gives way to the next darker one, and where it says only "dark" (video.cascade).
+CLEAR, DARK = (0.60, 0.91), (3e-4, 1.1e-3)
+CLIPPED, BOUND = 0.957, 0.92  # light that clips, and the part of the white that it surely exceeds
+ALSO = 0.02  # share of what is believed and clear, though a brighter exposure shows it
+STOPS = 4.0  # scale of the refine net's map of exposures
+DETAIL = 0.1  # scale of differences in the μ-law that the refine net sees, and of what it adds
+AROUND = 9  # px, side of the square that they are differences to the mean of
 # Pairs of frames of one exposure, by their place in the window; the current frame, in the middle,
 # has another. Two exposures: previous and next; three: two before and one after, one and two.
 PAIRS = {2: ((0, 2),), 3: ((0, 3), (1, 4))}
@@ -39,8 +48,16 @@ class DeepHDRVideo(nn.Module):
     at an eighth of the size and at half of it. channels, groups, extract_blocks, trunk_blocks:
     refine net; groups divides channels. batch_norm (weight net) and exposedness (refine net reads
     what is not well exposed): as in the published weights, True for two exposures only.
-    flow=False has no flow net: the frames come aligned by another flow, are not blended twice, and
-    the weight net sees the neighbours' codes as the current frame's exposure would have them.
+    flow=False is a form of ours, without a flow net: the frames come aligned by another flow, with
+    the belief in each, and both stages correct a classical merge instead of making one. Its shares
+    (``shares``: the brightest exposure that shows a pixel clearly and is believed) take the place
+    of the masks and multiply what the weight net says, so that a frame that is not believed counts
+    nothing; the refine net adds to the coarse frame, in the μ-law, everywhere. Untrained last
+    layers leave the classical merge as it is. The weight net sees the neighbours' codes as the
+    current frame's exposure would have them, with their shares, beliefs and clarity, and hands the
+    features of the way down to the way up, for which weight_tail is a quarter of weight_channels.
+    The refine net sees the coarse frames in the μ-law as differences to a local mean of the middle
+    one, beside the brightness of that mean and the exposure that the light was taken from.
     Ablations (table 5): refine=False is "CNet", coarse=False "RefineNet†", which reads frames
     instead of coarse HDR; deformable=False is "w/o DA", attention=False "w/o TAF".
     """
@@ -75,22 +92,30 @@ class DeepHDRVideo(nn.Module):
         self.channels = channels
         self.exposures, self.soft_masks = exposures, soft_masks
         self.exposedness = (exposures == 2 if exposedness is None else exposedness) and coarse
+        self.exposedness &= flow
         self.flow_net: FlowNet | None = None
         self.weight_net: WeightNet | None = None
         self.refine_net: RefineNet | None = None
+        self.corrects = coarse and not flow
         if coarse:
             pairs = len(PAIRS[exposures])
             self.flow_net = FlowNet(pairs, flow_channels, levels) if flow else None
-            images = (4 if flow else 2) * pairs + 1
-            norm = exposures == 2 if batch_norm is None else batch_norm
-            self.weight_net = WeightNet(images, weight_channels, weight_tail, batch_norm=norm)
+            self.weight_net = WeightNet(
+                (4 if flow else 2) * pairs + 1,
+                weight_channels,
+                weight_tail,
+                batch_norm=exposures == 2 if batch_norm is None else batch_norm,
+                skips=self.corrects,
+            )
         if refine:
+            whole = self.exposedness or not coarse
             self.refine_net = RefineNet(
-                6 if self.exposedness or not coarse else 3,
+                5 if self.corrects else 6 if whole else 3,
                 channels,
                 groups=groups if deformable else 0,
                 blocks=(extract_blocks, trunk_blocks),
                 attention=attention,
+                adds=self.corrects,
             )
 
     @property
@@ -103,31 +128,62 @@ class DeepHDRVideo(nn.Module):
         """Frames that the whole takes: 5 for two exposures, 7 for three."""
         return self.window + (2 if self.refine_net is not None else 0)
 
-    def forward(self, L: Tensor, t: Tensor) -> Tensor:
+    def forward(self, L: Tensor, t: Tensor, belief: Tensor | None = None) -> Tensor:
         """The HDR frame in the middle, linear, in [0, 1]: (B, 3, H, W).
 
         L (B, frames, 3, H, W) in order of time, RGB, gamma 2.2, [0, 1]; t (B, frames) exposures
-        relative to the shortest one, alternating with period `exposures`.
+        relative to the shortest one, alternating with period `exposures`. belief (B, frames, 1,
+        H, W) in [0, 1], of the form without a flow net: how far each frame shows what the current
+        one does; all of it, if none is given.
         """
         if self.refine_net is None:
-            return self.coarse(L, t)
+            return self.coarse(L, t, belief)
         middle = slice(L.shape[1] // 2 - 1, L.shape[1] // 2 + 2)
         if self.weight_net is None:
             return self.refine(linear(L[:, middle], t[:, middle]), L[:, middle], t[:, middle])
-        windows = [slice(s, s + self.window) for s in range(3)]
-        H_c = torch.stack([self.coarse(L[:, w], t[:, w]) for w in windows], 1)
-        return self.refine(H_c, L[:, middle], t[:, middle])
+        return self.refine(self.coarse_frames(L, t, belief), L[:, middle], t[:, middle])
 
-    def coarse(self, L: Tensor, t: Tensor) -> Tensor:
+    def coarse_frames(self, L: Tensor, t: Tensor, belief: Tensor | None = None) -> Tensor:
+        """What `refine` wants of the three frames in the middle: (B, 3, 3, H, W), H^c of each.
+
+        Without a flow net (B, 3, 4, H, W): the fourth channel is `exposure_used`.
+        """
+        windows = [slice(s, s + self.window) for s in range(3)]
+        if not self.corrects:
+            return torch.stack([self.coarse(L[:, w], t[:, w]) for w in windows], 1)
+        belief = torch.ones_like(L[:, :, :1]) if belief is None else belief
+        return torch.stack([self.corrected(L[:, w], t[:, w], belief[:, w]) for w in windows], 1)
+
+    def coarse(self, L: Tensor, t: Tensor, belief: Tensor | None = None) -> Tensor:
         """Stage 1, H^c of the frame in the middle: (B, 3, H, W).
 
-        L (B, window, 3, H, W), t (B, window), as for the whole. Where the reference is well
-        exposed it is kept; elsewhere frames and warped frames are blended.
+        L (B, window, 3, H, W), t (B, window), belief (B, window, 1, H, W), as for the whole. Where
+        the reference is well exposed it is kept; elsewhere frames and warped frames are blended.
         """
+        if self.corrects:
+            belief = torch.ones_like(L[:, :, :1]) if belief is None else belief
+            return self.corrected(L, t, belief)[:, :3]
         middle = self.window // 2
         reference = linear(L[:, middle], t[:, middle])
         M = well_exposed(L[:, middle], t[:, middle], t, LOW_COARSE, soft=self.soft_masks)
         return torch.lerp(self.blend(L, t), reference, M)
+
+    def corrected(self, L: Tensor, t: Tensor, belief: Tensor) -> Tensor:
+        """Stage 1 without a flow net: H^c and `exposure_used`, (B, 4, H, W)."""
+        assert self.weight_net is not None
+        order = [self.window // 2, *self.neighbours]
+        L, t, belief = L[:, order], t[:, order], belief[:, order]
+        H = linear(L, t)
+        P, clear = shares(L, t, belief)
+        alike = [_re_exposed(L[:, i], t[:, i], t[:, 0]) for i in range(len(order))]
+        x = torch.cat((torch.stack(alike, 1), P, belief, clear), 2)
+        w = self.weight_net(x.flatten(1, 2)).view_as(H)
+        w = w * (P + ALSO * belief * clear)
+        H_c = (w * H).sum(1) / (w.sum(1) + 1e-8)
+        bound = BOUND / t[:, :1, None, None] * (t[:, :1] > t.amin(1, keepdim=True))[..., None, None]
+        clips = linear(L[:, 0], torch.ones_like(t[:, 0])) >= CLIPPED
+        H_c = torch.maximum(H_c, bound * clips)
+        return torch.cat((H_c, exposure_used(P, t)), 1)
 
     @property
     def neighbours(self) -> list[int]:
@@ -147,17 +203,10 @@ class DeepHDRVideo(nn.Module):
         """Stage 1 before the mask: the weighted mean of the window's frames, warped and not."""
         assert self.weight_net is not None
         order, middle = self.neighbours, self.window // 2
-        near, warped, places = [L[:, frame] for frame in order], list[Tensor](), [middle, *order]
-        if self.flow_net is not None:
-            flows = torch.split(self.flows(L, t), 2, 1)
-            warped = [warp(image, flow) for image, flow in zip(near, flows, strict=True)]
-            places += order
+        near, flows = [L[:, frame] for frame in order], torch.split(self.flows(L, t), 2, 1)
+        warped = [warp(image, flow) for image, flow in zip(near, flows, strict=True)]
         images = torch.stack([L[:, middle], *warped, *near], 1)  # (B, images, 3, H, W)
-        H = linear(images, t[:, places])
-        if self.flow_net is None:  # what differs is then what moved
-            now = t[:, middle]
-            near = [_re_exposed(L[:, frame], t[:, frame], now) for frame in order]
-            images = torch.stack([L[:, middle], *near], 1)
+        H = linear(images, t[:, [middle, *order, *order]])
         if self.exposures == 2:  # the published weights of two exposures read all H, then all L
             x = torch.cat((H, images), 1)
         else:  # those of three read L and H of one frame after the other
@@ -168,14 +217,24 @@ class DeepHDRVideo(nn.Module):
     def refine(self, H_c: Tensor, L: Tensor, t: Tensor) -> Tensor:
         """Stage 2, H of the frame in the middle (eq. 4): (B, 3, H, W).
 
-        H_c coarse HDR frames, L the frames, both (B, 3, 3, H, W); t (B, 3).
+        H_c coarse HDR frames, L the frames, both (B, 3, 3, H, W); t (B, 3). Without a flow net
+        H_c is what `coarse_frames` gives, and there is no mask.
         """
+        if self.corrects:
+            return self.refined(H_c, L, t)
         M = well_exposed(L[:, 1], t[:, 1], t, LOW, soft=self.soft_masks)
         return torch.lerp(self.refined(H_c, L, t), H_c[:, 1], M)
 
     def refined(self, H_c: Tensor, L: Tensor, t: Tensor) -> Tensor:
         """Stage 2 before the mask: H^r."""
         assert self.refine_net is not None
+        if self.corrects:
+            codes = tone(H_c[:, :, :3])
+            level = _local_mean(codes[:, 1])
+            brightness = level.mean(1, keepdim=True)[:, None].expand(-1, 3, -1, -1, -1)
+            detail = (codes - level[:, None]) / DETAIL
+            added = DETAIL * self.refine_net(torch.cat((detail, brightness, H_c[:, :, 3:]), 2))
+            return untone(codes[:, 1] + added).clamp(min=0)
         if self.exposedness:
             bad = [_badly_exposed(L[:, i], t[:, i], t, LOW) for i in range(3)]
             H_c = torch.cat((torch.stack(bad, 1), H_c), 2)
@@ -228,6 +287,71 @@ def _distrust(t: Tensor, around: Tensor) -> tuple[Tensor, Tensor]:
     t = t[:, None, None, None]
     lowest, highest = around.amin(1), around.amax(1)
     return t < highest[:, None, None, None] * 0.999, t > lowest[:, None, None, None] * 1.001
+
+
+def shares(L: Tensor, t: Tensor, belief: Tensor) -> tuple[Tensor, Tensor]:
+    """What each frame contributes to the classical merge, summing to 1, and how clearly it shows.
+
+    Both (B, N, 1, H, W) in [0, 1]. L (B, N, 3, H, W), t (B, N) and belief (B, N, 1, H, W): the
+    current frame, then pairs of frames of one exposure. The light of a pixel comes from the
+    brightest exposure that shows it clearly and is believed, and the next darker one takes over
+    smoothly: `video.cascade` says why. What neither shows clearly is taken from another moment.
+    """
+    pairs = [(i, i + 1) for i in range(1, L.shape[1], 2)]
+    mixed = [torch.ones_like(belief[:, :1])]
+    for one, two in pairs:
+        both = belief[:, one : two + 1] + 1e-3
+        mixed += (both / both.sum(1, keepdim=True)).unsqueeze(1).unbind(2)
+    mix = torch.cat(mixed, 1)  # of each frame in its exposure
+    light = L.clamp(0, 1) ** GAMMA
+    groups = [(0,), *pairs]
+    seen = torch.stack([(mix[:, g] * light[:, g]).sum(1) for g in map(list, groups)], 1)
+    trust = torch.stack([belief[:, list(g)].amax(1) for g in groups], 1)
+    order = torch.argsort(t[:, [g[0] for g in groups]], dim=1, descending=True, stable=True)
+    rows = torch.arange(len(t), device=t.device)[:, None]
+    weights, clarity = _cascade(seen[rows, order], trust[rows, order])
+    back = torch.argsort(order, dim=1)
+    place = [k for k, g in enumerate(groups) for _ in g]
+    return weights[rows, back][:, place] * mix, clarity[rows, back][:, place]
+
+
+def _cascade(light: Tensor, trust: Tensor) -> tuple[Tensor, Tensor]:
+    """Shares and clarity of exposures, brightest first; both (B, G, 1, H, W).
+
+    light (B, G, 3, H, W) of each one's own white, trust (B, G, 1, H, W).
+    """
+    last = light.shape[1] - 1
+    below = (CLEAR[1] - light.amax(2, keepdim=True)) / (CLEAR[1] - CLEAR[0])
+    rise = ((light.mean(2, keepdim=True) - DARK[0]) / (DARK[1] - DARK[0])).clamp(0, 1)
+    below, lit = below.clamp(0, 1), rise * rise * (3 - 2 * rise)
+    clear = [
+        (below[:, i] if i < last else 1) * (lit[:, i] if i > 0 else torch.ones_like(lit[:, i]))
+        for i in range(last + 1)
+    ]
+    left, weights = torch.ones_like(trust[:, 0]), list[Tensor]()
+    for i, part in enumerate(clear):
+        weights.append(left * part * trust[:, i])
+        left = left - weights[i]
+    for i, part in enumerate(clear):  # what no exposure shows clearly that is believed
+        more = left * part
+        weights[i] = weights[i] + more
+        left = left - more
+    weights[max(0, last - 1)] = weights[max(0, last - 1)] + left
+    return torch.stack(weights, 1), torch.stack(clear, 1)
+
+
+def _local_mean(x: Tensor) -> Tensor:
+    """The mean of AROUND² pixels, fewer at the borders; the shape stays."""
+    return F.avg_pool2d(x, AROUND, 1, AROUND // 2, count_include_pad=False)
+
+
+def exposure_used(P: Tensor, t: Tensor) -> Tensor:
+    """How much darker than the brightest frame those are that are used: stops / STOPS, at most 0.
+
+    (B, 1, H, W), for shares P (B, N, 1, H, W) and exposures t (B, N). Noise follows from it.
+    """
+    used = (P * (t / t.amax(1, keepdim=True))[:, :, None, None, None]).sum(1)
+    return torch.log2(used.clamp(min=2**-12)) / STOPS
 
 
 def warp(image: Tensor, flow: Tensor) -> Tensor:
@@ -318,11 +442,18 @@ def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class WeightNet(nn.Module):
-    """Blending weights, RGB, in (0, 1), of all images; an hourglass down to an eighth."""
+    """Blending weights, RGB, in (0, 1), of all images; an hourglass down to an eighth.
 
-    def __init__(self, images: int, channels: int, tail: int, *, batch_norm: bool) -> None:
+    skips: features at a quarter and at half the size are added again on the way up.
+    """
+
+    def __init__(
+        self, images: int, channels: int, tail: int, *, batch_norm: bool, skips: bool = False
+    ) -> None:
         super().__init__()
-        self.images, c = images, channels
+        if skips and tail != channels // 4:
+            raise ValueError(f"no skips of {channels // 4} channels to {tail}")
+        self.images, self.skips, c = images, skips, channels
         down = (
             (6 * images, c // 4),
             (c // 4, c // 4),
@@ -346,9 +477,13 @@ class WeightNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, 6·images, H, W) to (B, 3·images, H, W), float32."""
         h, w = x.shape[2:]
-        x = _padded(x)
-        for layer in (*self.down, *self.up):
+        x, kept = _padded(x), list[Tensor]()
+        for layer in self.down:
             x = lrelu(layer(x))
+            kept.append(x)
+        for i, layer in enumerate(self.up):
+            x = layer(x)
+            x = lrelu(x + kept[3 - i] if self.skips and i in (0, 2) else x)
         return torch.sigmoid(self.head(x)[..., :h, :w])
 
 
@@ -366,14 +501,22 @@ class RefineNet(nn.Module):
     """Three coarse frames to H^r of the one in the middle, mostly at half the size.
 
     groups: deformable groups of the alignment, 0 for none. blocks: residual blocks before and
-    after it.
+    after it. adds: what it says is to be added, and may have any size and sign.
     """
 
     def __init__(
-        self, cin: int, channels: int, *, groups: int, blocks: tuple[int, int], attention: bool
+        self,
+        cin: int,
+        channels: int,
+        *,
+        groups: int,
+        blocks: tuple[int, int],
+        attention: bool,
+        adds: bool = False,
     ) -> None:
         super().__init__()
         c = channels
+        self.adds = adds
         self.conv_first_1 = conv3x3(cin, c)
         self.conv_first_2 = conv3x3(c, c, stride=2)
         self.feature_extraction = nn.Sequential(*(ResidualBlock(c) for _ in range(blocks[0])))
@@ -390,14 +533,15 @@ class RefineNet(nn.Module):
         self.conv_last = Float32Conv2d(c, 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, cin, H, W), in order of time, to (B, 3, H, W), in (0, 1), float32."""
+        """(B, 3, cin, H, W), in order of time, to (B, 3, H, W), float32, in (0, 1) or added."""
         h, w = x.shape[-2:]
         full = [lrelu(self.conv_first_1(_padded(frame))) for frame in x.unbind(1)]
         half = [lrelu(self.conv_first_2(f)) for f in full]
         y = self.recon_trunk(self.ta_fusion(self.align([self.feature_extraction(f) for f in half])))
         y = self.deconv1(torch.cat((half[1], y), 1))
         y = lrelu(self.HRconv(torch.cat((full[1], y), 1)))
-        return torch.sigmoid(self.conv_last(y)[..., :h, :w])
+        y = self.conv_last(y)[..., :h, :w]
+        return y if self.adds else torch.sigmoid(y)
 
     def align(self, features: list[Tensor]) -> list[Tensor]:
         """DConv(F_i, Δp_i), Δp_i = f([F_i, F_middle]) (eq. 2, 3); the middle frame included."""

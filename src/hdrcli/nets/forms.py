@@ -35,7 +35,8 @@ class Form:
 
     call: "frames" takes one (B, 6, H, W) per frame, L then the second half; "light" one (B, 3, H,
     W) per frame, H alone, and the ratio of reference to shortest; "window" all L (B, N, 3, H, W)
-    and all ratios.
+    and all ratios, and the belief in each frame (B, N, 1, H, W) where ``linear`` has it as a fourth
+    channel.
     half: the second half is H, T(H) after the μ-law, or L as the reference would have taken it.
     signed: both halves are in [-1, 1] instead of [0, 1].
     output: "linear" H, "mu-law" 2 T(H) - 1, "gamma" radiance^(1 / 2.24).
@@ -125,7 +126,8 @@ def _light(form: Form, linear: Tensor, ratios: Tensor) -> tuple[Tensor, ...]:
 
 
 def _window(form: Form, linear: Tensor, ratios: Tensor) -> tuple[Tensor, ...]:
-    return linear.clamp(0, 1) ** (1 / form.gamma), ratios
+    codes = linear[:, :, :3].clamp(0, 1) ** (1 / form.gamma)
+    return (codes, ratios, linear[:, :, 3:]) if linear.shape[2] > 3 else (codes, ratios)
 
 
 def _linear_half(linear: Tensor, ratios: Tensor) -> Tensor:

@@ -2,24 +2,24 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from hdrcli.backends.arrange import WINDOWS
-from hdrcli.nets.deephdrvideo import warp
+from hdrcli.train import windows
 from hdrcli.train.config import Preset
 from hdrcli.train.scenes import Batch, Scenes, bracket_batch, video_windows
+from hdrcli.train.scenes.dice import Dice
 
 
 @dataclass(frozen=True)
 class Sample:
     """A batch as the forms of ``nets.forms`` take it. 1.0 in ``truth`` is the reference's white."""
 
-    linear: Tensor  # (B, N, 3, H, W) in [0, 1] of each frame's own white
+    linear: Tensor  # (B, N, 3, H, W) in [0, 1] of each frame's own white; a fourth: belief
     ratios: Tensor  # (B, N) exposures over that of the shortest frame
     truth: Tensor  # (B, 3, H, W)
     flow: Tensor | None = None  # (B, N, 2, H, W) x, y, from the reference to each frame, if known
@@ -43,8 +43,7 @@ def sample_of(batch: Batch) -> Sample:
 def material(scenes: Scenes, preset: Preset, step: int, frames: int) -> Sample:
     """Return the sample of a step; the same for the same step, preset, material and device."""
     dice = torch.Generator().manual_seed(step)
-    sample = lacking(_made(scenes, preset, step, frames), preset.doubled, dice)
-    return turned(followed(sample, dice) if preset.followed else sample, dice)
+    return turned(lacking(_made(scenes, preset, step, frames), preset.doubled, dice), dice)
 
 
 def _made(scenes: Scenes, preset: Preset, step: int, frames: int) -> Sample:
@@ -52,6 +51,8 @@ def _made(scenes: Scenes, preset: Preset, step: int, frames: int) -> Sample:
     still = float(torch.rand((), generator=torch.Generator().manual_seed(seed))) < preset.stills
     size, recipe = (preset.patch, preset.patch), preset.recipe
     if preset.period and not still:
+        if preset.followed:
+            recipe = replace(recipe, jpeg=windows.STILL_CODED)
         batch = video_windows(
             scenes,
             seed,
@@ -61,11 +62,18 @@ def _made(scenes: Scenes, preset: Preset, step: int, frames: int) -> Sample:
             period=preset.period,
             recipe=recipe,
         )
-        return sample_of(batch)
+        return followed(batch, seed, preset.period) if preset.followed else sample_of(batch)
     count = preset.period or frames
     batch = bracket_batch(scenes, seed, size=size, batch=preset.batch, frames=count, recipe=recipe)
+    if preset.followed:
+        return Sample(*windows.of_brackets(batch, frames), batch.radiance)
     sample = sample_of(batch)
     return as_window(sample, batch.reference, frames) if preset.period else sample
+
+
+def followed(batch: Batch, seed: int, period: int) -> Sample:
+    """Windows of video, moved to the frame in the middle by the classical motion."""
+    return Sample(*windows.of_clips(batch, period, Dice(seed)), batch.radiance)
 
 
 def as_window(sample: Sample, reference: Tensor, frames: int) -> Sample:
@@ -82,33 +90,6 @@ def as_window(sample: Sample, reference: Tensor, frames: int) -> Sample:
     rows = torch.arange(len(reference), device=reference.device)[:, None]
     flow = None if sample.flow is None else sample.flow[rows, place]
     return Sample(sample.linear[rows, place], sample.ratios[rows, place], sample.truth, flow)
-
-
-def followed(sample: Sample, dice: torch.Generator) -> Sample:
-    """Move all frames to the middle one by their true flow, as far as an estimate has found it.
-
-    A quarter of the frames are not followed at all, others up to a speed; where a flow is followed
-    it is wrong by up to half a pixel. What comes from outside a frame is the middle one's.
-    """
-    assert sample.flow is not None
-    batch, count, _, height, width = sample.linear.shape
-    place = sample.flow.device
-    draws = torch.rand(2, batch, count, 1, 1, 1, generator=dice).to(place)
-    limit = torch.where(draws[0] < 0.25, 0.0, 3.0 * 10.0 ** draws[0])  # px
-    fast = sample.flow.square().sum(2, keepdim=True).sqrt() > limit
-    wobble = torch.randn(batch * count, 2, 5, 5, generator=dice).to(place)
-    wobble = functional.interpolate(wobble, (height, width), mode="bicubic", align_corners=True)
-    wobble = 0.25 * draws[1] * wobble.view(batch, count, 2, height, width)
-    flow = sample.flow.masked_fill(fast, 0.0) + wobble * (limit > 0)
-    middle = count // 2
-    flow[:, middle] = 0
-    known = torch.ones_like(sample.linear[:, :, :1])
-    seen = warp(torch.cat((sample.linear, known), 2).flatten(0, 1), flow.flatten(0, 1))
-    seen = seen.view(batch, count, 4, height, width)
-    gain = (sample.ratios / sample.ratios[:, middle, None])[:, :, None, None, None]
-    own = (sample.linear[:, middle, None] * gain).clamp(0, 1)
-    linear = torch.where(seen[:, :, 3:] > 0.99, seen[:, :, :3], own)
-    return Sample(linear, sample.ratios, sample.truth, sample.flow)
 
 
 def lacking(sample: Sample, probability: float, dice: torch.Generator) -> Sample:
@@ -138,7 +119,7 @@ def turned(sample: Sample, dice: torch.Generator) -> Sample:
         pixels = pixels.flip(flips)
         return (pixels.transpose(-1, -2) if over else pixels).contiguous()
 
-    linear = turn(sample.linear.index_select(-3, colours))
+    linear = turn(torch.cat((sample.linear[..., colours, :, :], sample.linear[..., 3:, :, :]), -3))
     truth = turn(sample.truth.index_select(-3, colours))
     if sample.flow is None:
         return Sample(linear, sample.ratios, truth)

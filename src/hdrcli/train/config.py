@@ -23,7 +23,6 @@ BRACKET = Recipe(
     curves={"srgb": 0.7, "gamma": 0.1, "tone": 0.1, "style": 0.1},
 )
 VIDEO = replace(BRACKET, step_ev=(1.5, 3.0))
-FOLLOWED = replace(VIDEO, parallax=0.0, moving_light=0.0)  # all that moves has a true flow
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,8 @@ class Preset:
     batch, each time turned, mirrored and recoloured. doubled: probability that a bracket lacks its
     short or its long frame, the reference standing in for it. stills: share of a video's samples
     that are windows made of brackets, as the backend makes them. followed: frames come moved to the
-    middle one by a flow that is mostly right (``batches.followed``). perceptual: while refining,
-    the loss has VGG's features too, where ``hdrcli train --vgg`` gives its weights.
+    middle one by the classical motion, with the belief in each (``train.windows``). perceptual:
+    while refining, the loss has VGG's features too, where ``hdrcli train --vgg`` gives its weights.
     """
 
     backend: str
@@ -112,23 +111,27 @@ _SMALL_VIDEO: Mapping[str, Any] = MappingProxyType(
     {
         "flow": False,
         "weight_channels": 96,
-        "weight_tail": 32,
+        "weight_tail": 24,
         "batch_norm": False,
         "channels": 24,
-        "groups": 2,
+        "deformable": False,
         "extract_blocks": 1,
-        "trunk_blocks": 2,
+        "trunk_blocks": 3,
     }
 )
 _VIDEO_CPU: Mapping[str, Any] = MappingProxyType(
     {
         **_CPU,
-        "stages": (Stage("coarse", 0.7, 3e-4), Stage("refine", 0.3, 2e-4)),
-        "held": 0.02,
+        "stages": (Stage("coarse", 0.35, 6e-4), Stage("refine", 0.65, 2e-3)),
+        "batch": 8,
+        "patch": 56,
+        "loss": "log-squares",
+        "clip": 20.0,
+        "average": 0.995,
         "doubled": 0.0,
         "stills": 0.35,
         "followed": True,
-        "recipe": FOLLOWED,
+        "recipe": VIDEO,
     }
 )
 

@@ -32,7 +32,8 @@ from hdrcli.train.loss import LOSSES, Aids, Trunk, adversary, matching_loss
 from hdrcli.train.start import begin_at_merge
 from hdrcli.train.validation import Scores, Validation
 
-LINEAR_LOSSES = ("mu-law", "masked")  # compare H; the others what the network itself returns
+# These compare H; the others what the network itself returns.
+LINEAR_LOSSES = ("mu-law", "log-squares", "masked")
 MOST_BAD_STEPS = 20  # in a row
 TRAINING, LAST, BEST = "training.safetensors", "last.safetensors", "best.safetensors"
 _log = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ class Training:
     def frames(self) -> int:
         """Frames that the samples of this stage have."""
         if isinstance(self.net, DeepHDRVideo):
-            return self.net.frames if self.stage()[0].name == "refine" else self.net.window
+            return self.net.window if self.stage()[0].name == "coarse" else self.net.frames
         return 3
 
     def step(self, sample: Sample) -> float:
@@ -362,11 +363,9 @@ def _coarse(net: nn.Module, fed: tuple[Tensor, ...]) -> Tensor:
 def _refine(net: nn.Module, fed: tuple[Tensor, ...]) -> Tensor:
     """Stage 2 on coarse frames that get no gradient."""
     assert isinstance(net, DeepHDRVideo)
-    codes, ratios = fed
-    starts = range(codes.shape[1] - net.window + 1)
+    codes, ratios = fed[:2]
     with torch.no_grad():
-        windows = [(codes[:, s : s + net.window], ratios[:, s : s + net.window]) for s in starts]
-        coarse = torch.stack([net.coarse(*window) for window in windows], 1)
+        coarse = net.coarse_frames(*fed)
     middle = slice(codes.shape[1] // 2 - 1, codes.shape[1] // 2 + 2)
     return net.refine(coarse, codes[:, middle], ratios[:, middle])
 
@@ -403,7 +402,7 @@ def optimizer_of(module: nn.Module, preset: Preset) -> torch.optim.Optimizer:
 def badly_exposed(sample: Sample) -> Tensor:
     """1 - M of DeepHDRVideo's second stage, (B, 1, H, W), of the frame in the middle."""
     middle = sample.ratios.shape[1] // 2
-    codes = sample.linear[:, middle].clamp(0, 1) ** (1 / forms.GAMMA)
+    codes = sample.linear[:, middle, :3].clamp(0, 1) ** (1 / forms.GAMMA)
     return 1 - well_exposed(codes, sample.ratios[:, middle], sample.ratios, LOW)
 
 

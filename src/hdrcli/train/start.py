@@ -14,7 +14,8 @@ the reference's place. All other weights stay as they were drawn, those of the l
 and all go on learning.
 
 DeepHDRVideo keeps the reference where it is well exposed by its own equations. It begins with the
-mean of the neighbours elsewhere, and refines nothing: H^r is the coarse H.
+mean of the neighbours elsewhere, and refines nothing: H^r is the coarse H. Its form without a flow
+net is a merge as it is; its last layers begin small.
 """
 
 import math
@@ -42,9 +43,6 @@ DARKER = {"gamma": 0.03, "mu-law": 0.06, "logit": 0.3, "light": 0.1}  # ε
 SHADOW = 0.2  # code of the reference below which noise is more
 SHADOW_NOISE = {"gamma": 0.4, "mu-law": 0.8, "logit": 5.0}  # τ more per code below that
 LEAST = -3.0  # logit of a weight that hardly counts
-ALIKE, DIFFERS = 0.5, 90.0  # logit of an aligned frame's weight, and how it falls per code
-# Of colours: what is compared of two frames, lighter or darker, redder or bluer.
-DIFFERENCES = ((0.33, 0.33, 0.33), (-0.33, -0.33, -0.33), (0.5, 0.0, -0.5), (-0.5, 0.0, 0.5))
 LEAK = 0.1  # slope of EDVR's leaky ReLU
 COLOURS = range(3)
 # The layers that answer.
@@ -417,73 +415,48 @@ def _apntfusion_sum(net: APNTFusion, k: int, channels: int) -> None:
 
 def _deephdrvideo(net: nn.Module) -> None:
     assert isinstance(net, DeepHDRVideo)
+    if net.corrects:  # its own equations are a merge; it has only to say little
+        assert net.weight_net is not None
+        answers = [net.weight_net.head, *([net.refine_net.conv_last] if net.refine_net else [])]
+        for answer in answers:
+            shrink(answer)
+        return
     if net.flow_net is not None:
         for level in net.flow_net.levels:
             shrink(level.get_submodule("6"))  # no flow is a better guess than any
     if net.weight_net is not None:
-        step, first = (3, 3 * net.weight_net.images) if net.exposures == 2 else (6, 0)
-        codes = [
-            range(first + step * i, first + step * i + 3) for i in range(net.weight_net.images)
-        ]
-        _weights(net.weight_net, codes, aligned=net.flow_net is None)
+        first = 3 * net.weight_net.images if net.exposures == 2 else 0
+        _weights(net.weight_net, {first + k: 10 / 3 for k in COLOURS})
     if net.refine_net is not None:
         _refine(net.refine_net)
 
 
-def _weights(net: WeightNet, codes: Sequence[range], *, aligned: bool) -> None:
+def _weights(net: WeightNet, codes: Taps) -> None:
     """The frame itself, but where it is clipped, as an eighth of the size shows, its neighbours.
 
-    Channel 0 of every layer carries how far the codes are above CLIPPED. ``codes`` are the channels
-    of the images' codes, the frame's own first. ``aligned``: all are of one exposure, so that what
-    differs has moved; the following channels carry how much each neighbour differs, and neighbours
-    that do not are believed too.
+    Channel 0 of every layer carries how far the codes are above CLIPPED. ``codes`` are taps that
+    make three times the largest of them, about.
     """
     shrink(net.head)
     layers = [layer.get_submodule("0") for layer in (*net.down, *net.up)]
-    near = range(1, len(codes)) if aligned else range(0)
-    enough = layers[0].get_parameter("bias").numel() > 4 * len(near)
-    near = near if enough else range(0)
-    set_row(layers[0], 0, dict.fromkeys(codes[0], 10 / 3), -10 * CLIPPED)
-    for i in near:
-        for row, signs in enumerate(DIFFERENCES, start=4 * i - 3):
-            taps = dict(zip(codes[i], signs, strict=True))
-            taps |= {k: -sign for k, sign in zip(codes[0], signs, strict=True)}
-            _mean_row(layers[0], row, taps)
-    for place, conv in enumerate(layers[1:]):
-        _carry(conv, 0, {0: 1})
-        for i in near:
-            _carry(
-                conv, i, dict.fromkeys(range(4 * i - 3, 4 * i + 1), 1.0) if place == 0 else {i: 1}
-            )
+    set_row(layers[0], 0, codes, -10 * CLIPPED)
+    for conv in layers[1:]:
+        _carry(conv)
     for row in range(net.head.out_channels):
         _biases(net.head)[row] = -LEAST if row < len(COLOURS) else LEAST
     for k in COLOURS:
         set_row(net.head, k, {0: -40}, -LEAST)
-        for i in near:
-            set_row(net.head, 3 * i + k, {i: -DIFFERS}, ALIKE)
 
 
-def _carry(conv: nn.Module, row: int, taps: Taps) -> None:
-    """Hand channels on; twice the size in one layer, the mean of near places in half of it."""
+def _carry(conv: nn.Module) -> None:
+    """Hand channel 0 on; twice the size in one layer."""
     weight = conv.weight
     assert isinstance(weight, Tensor)
     if isinstance(conv, nn.ConvTranspose2d):
-        weight[:, row] = 0
-        for channel, value in taps.items():
-            weight[channel, row] = value / 4  # four of its taps reach every pixel
-    elif conv.stride == (2, 2) and row > 0:
-        _mean_row(conv, row, taps)
+        weight[:, 0] = 0
+        weight[0, 0] = 1 / 4  # four of its taps reach every pixel
     else:
-        set_row(conv, row, taps)
-
-
-def _mean_row(conv: nn.Module, row: int, taps: Taps) -> None:
-    """Let an output channel be a weighted sum of the means around a place."""
-    set_row(conv, row, {})
-    weight = conv.weight
-    assert isinstance(weight, Tensor)
-    for channel, value in taps.items():
-        weight[row, channel] = value / weight[row, channel].numel()
+        set_row(conv, 0, {0: 1})
 
 
 def _refine(net: RefineNet) -> None:

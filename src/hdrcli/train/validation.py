@@ -89,10 +89,9 @@ def generated(
             period=preset.period,
             recipe=WALKERS,
         )
-    else:
-        batch = bracket_batch(scenes, SEED, size=size, batch=count, frames=frames, recipe=WALKERS)
-    sample = sample_of(batch)
-    return followed(sample, torch.Generator().manual_seed(SEED)) if preset.followed else sample
+        return followed(batch, SEED, preset.period) if preset.followed else sample_of(batch)
+    batch = bracket_batch(scenes, SEED, size=size, batch=count, frames=frames, recipe=WALKERS)
+    return sample_of(batch)
 
 
 class Validation:
@@ -154,7 +153,7 @@ def _result(training: "Training", net: torch.nn.Module, one: Sample, stage: str)
     if stage == "coarse" and isinstance(net, DeepHDRVideo):
         extra = (fed[0].shape[1] - net.window) // 2
         window = slice(extra, extra + net.window)
-        output = net.coarse(fed[0][:, window], fed[1][:, window])
+        output = net.coarse(*(part[:, window] for part in fed))
     else:
         output = forms.answer(net(*fed))
     return forms.light(training.form, output, one.ratios).clamp(0, 1).cpu()
@@ -169,7 +168,7 @@ def relative(one: Sample, truth: Tensor) -> Tensor:
 def reference(one: Sample) -> Tensor:
     """The frame in the middle alone, relative to the shortest."""
     middle = one.ratios.shape[1] // 2
-    return one.linear[:, middle] / one.ratios[:, middle].view(-1, 1, 1, 1)
+    return one.linear[:, middle, :3] / one.ratios[:, middle].view(-1, 1, 1, 1)
 
 
 def merged(one: Sample) -> Tensor:
@@ -178,9 +177,10 @@ def merged(one: Sample) -> Tensor:
     It knows nothing of motion: where things move it ghosts.
     """
     ratios = one.ratios[:, :, None, None, None]
-    clipped = one.linear.amax(2, keepdim=True) >= CLIPPED
+    linear = one.linear[:, :, :3]
+    clipped = linear.amax(2, keepdim=True) >= CLIPPED
     weights = ratios * (~clipped | (ratios <= 1.001))
-    return (weights * one.linear / ratios).sum(1) / weights.sum(1)
+    return (weights * linear / ratios).sum(1) / weights.sum(1)
 
 
 def psnrs(estimate: Tensor, truth: Tensor) -> tuple[float, float]:

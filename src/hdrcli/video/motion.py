@@ -339,6 +339,21 @@ def expected_flows(window: Window) -> dict[int, Floats | None]:
     return flows
 
 
+def twin_flows(window: Window, order: list[Timed]) -> dict[int, Floats | None]:
+    """The same of the frames of the present one's exposure, as far as they are among ``order``."""
+    asked = {timed.index for timed in order}
+    twins = [twin for twin in window.alike if twin is not None and twin.index in asked]
+    return {twin.index: _to_twin(window.now, twin) for twin in twins}
+
+
+def _to_twin(now: Timed, twin: Timed) -> Floats | None:
+    """From the present frame; a flow from an earlier frame is turned round."""
+    if twin.index > now.index:
+        return between(now, twin)
+    flow = between(twin, now)
+    return None if flow is None else split(flow, 1.0)[0]
+
+
 def _halves(now: Timed, before: Timed, after: Timed) -> dict[int, Floats | None]:
     flow = between(before, after)
     if flow is None:
@@ -373,7 +388,7 @@ def analyse(
         return Motion.none(count, noise)
     scale = 1 / factor_of(bracket.size)
     known = Known.of(Seen.of(window.now, 1.0), noise)
-    expected = expected_flows(window)
+    expected = expected_flows(window) | twin_flows(window, order)
     found: list[tuple[Floats | None, Floats | None]] = [(None, None)] * count
     for i in motion.outward(count, bracket.reference):
         seen = Seen.of(order[i], float(bracket.ratios[i]))

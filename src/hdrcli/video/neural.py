@@ -124,22 +124,31 @@ class DeepWindow:
         exposures = 1 + len(window.others)
         net, form = self.net_for(exposures)
         reach = int(getattr(net, "frames", 2 * exposures + 1)) // 2
-        frames = window.around(reach, exposures)
-        unique = sorted(
-            {timed.index: timed for timed in frames}.values(),
-            key=lambda timed: (timed.frame.exposure or 0, timed.index),
-        )
-        at = {timed.index: place for place, timed in enumerate(unique)}
-        bracket = Bracket(tuple(timed.frame for timed in unique), at[window.now.index])
         aligned = wants_aligned(net)
-        stack = Stack(
-            bracket,
-            tuple(at[timed.index] for timed in frames),
-            seen_motion(bracket, strength) if aligned else Motion.none(len(unique), NOISE),
-            flow=aligned,
-            threads=self.settings.threads,
-        )
+        stack = stack_of(window, reach, strength if aligned else None, self.settings.threads)
         out, _ = self.backend.run(net, form, stack)
-        assert bracket.ref.exposure is not None
-        gain = np.float32(self.anchor / bracket.ref.exposure)
-        return Radiance(np.asarray(out * gain, np.float32), bracket.ref.primaries, self.anchor)
+        reference = stack.bracket.ref
+        assert reference.exposure is not None
+        gain = np.float32(self.anchor / reference.exposure)
+        return Radiance(np.asarray(out * gain, np.float32), reference.primaries, self.anchor)
+
+
+def stack_of(window: Window, reach: int, strength: str | None, threads: int | None = None) -> Stack:
+    """The frames up to ``reach`` from the present one, in order of time, as a network takes them.
+
+    With a ``strength`` of --deghost they come moved to the present frame, with how far they are
+    believed; the motion is that of ``average``.
+    """
+    frames = window.around(reach, 1 + len(window.others))
+    unique = sorted(
+        {timed.index: timed for timed in frames}.values(),
+        key=lambda timed: (timed.frame.exposure or 0, timed.index),
+    )
+    at = {timed.index: place for place, timed in enumerate(unique)}
+    bracket = Bracket(tuple(timed.frame for timed in unique), at[window.now.index])
+    if strength is None:
+        moved = Motion.none(len(unique), NOISE)
+    else:
+        moved = motion.analyse(window, bracket, unique, strength, NOISE)
+    places = tuple(at[timed.index] for timed in frames)
+    return Stack(bracket, places, moved, flow=strength is not None, threads=threads)
