@@ -306,7 +306,7 @@ def write_outputs(merged: Merged, targets: Sequence[Path], options: MergeOptions
         exr_type=options.exr_type, exr_compression=options.compression, threads=options.threads or 0
     )
     with ThreadPoolExecutor(2, thread_name_prefix="write") as pool:
-        pending = [pool.submit(write_light, merged, light, options, store)] if light else []
+        pending = [pool.submit(light_writer(merged, light, options, store))] if light else []
         if screen:
             write = partial(_write_screen, merged, rendered(merged.image, options), options, store)
             pending += [pool.submit(write, path) for path in screen]
@@ -318,24 +318,32 @@ def write_outputs(merged: Merged, targets: Sequence[Path], options: MergeOptions
     return written
 
 
-def write_light(
+def light_writer(
     merged: Merged, paths: Sequence[Path], options: MergeOptions, store: WriteOptions
-) -> None:
-    """Write the radiance to each of ``paths``."""
-    assert isinstance(merged.image, Radiance)
-    attributes = attributes_of(merged.image, merged.bracket, facts_of(merged))
+) -> Callable[[], None]:
+    """Writes the radiance to each of ``paths``, from any thread.
+
+    What the files say of their making is settled now: it depends on the context of this thread.
+    """
+    image = merged.image
+    assert isinstance(image, Radiance)
+    attributes = attributes_of(image, merged.bracket, facts_of(merged))
     layers = None
     if options.layers:
         layers = maps.layers(merged.bracket, merged.motion, merged.window)
-    for path in paths:
-        formats.write(
-            path,
-            merged.image,
-            overwrite=options.overwrite,
-            options=store,
-            attributes=attributes,
-            layers=layers,
-        )
+
+    def write() -> None:
+        for path in paths:
+            formats.write(
+                path,
+                image,
+                overwrite=options.overwrite,
+                options=store,
+                attributes=attributes,
+                layers=layers,
+            )
+
+    return write
 
 
 def _write_screen(
