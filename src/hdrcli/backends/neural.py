@@ -48,7 +48,7 @@ LEAST_LEFT = 8e8  # of that: else what the last tile left behind is given back b
 MOST_HELD = 3.5e9  # bytes that the process shall have in all, if the tiles are on the CPU
 SMALLEST = 64  # px inside the halo, whatever the memory; out of memory may halve it
 LEAST_SIDE = 32  # px, of a tile that is padded: coarsest scales need a few pixels
-STATISTICS_PIXELS = 1 << 18  # of the picture that whole-image statistics are measured on
+STATISTICS_PIXELS = 1 << 16  # of the picture that whole-image statistics are measured on
 THREE = "deephdrvideo-3"  # the weights of DeepHDRVideo for three exposures
 BRIGHTEST = 60_000.0  # radiance that half floats hold
 
