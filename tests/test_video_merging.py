@@ -310,3 +310,20 @@ def test_8k_is_merged_in_little_memory(tmp_path):
     assert outcome.facts["frames"] == 3
     assert outcome.facts["size"] == [7680, 4320]
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2.5 * 2**20  # KiB
+
+
+def test_crushed_codes_show_nothing_and_have_no_colour():
+    from hdrcli.frames import Bracket, Frame
+    from hdrcli.video.neural import uncrushed
+
+    codes = np.zeros((2, 4, 3), np.uint8)
+    codes[0] = (3, 0, 1)  # crushed
+    codes[1] = (60, 20, 20)  # dark, but its colour is partly known
+    dark, bright = Frame(codes, exposure=1.0), Frame(codes, exposure=64.0)
+    found = uncrushed(Bracket((dark, bright), 1))
+    assert found.frames[1] is bright
+    shown = found.frames[0]
+    assert shown.valid is not None
+    assert shown.valid.tolist() == [[False] * 4, [True] * 4]
+    apart = [float(np.ptp(frame.linear()[1, 0])) for frame in (shown, dark)]
+    assert 0 < apart[0] < apart[1]

@@ -202,7 +202,11 @@ class Stack:
             np.clip(light_of(codes, self.bracket.frames[place]), 0, 1)
             for place, (codes, _) in zip(self.used, parts, strict=True)
         ]
-        reference = lights[self.used.index(self.bracket.reference)]
+        own = self.used.index(self.bracket.reference)
+        reference, hidden = lights[own], parts[own][1]
+        if hidden is not None and self.flow:  # it shows nothing there: the brightest frame does
+            gain = np.float32(1 / self.bracket.ratios[self.used[-1]])
+            reference[~hidden] = lights[-1][~hidden] * gain
         for place, light, (_, valid) in zip(self.used, lights, parts, strict=True):
             if valid is not None and place != self.bracket.reference and not valid.all():
                 gain = np.float32(self.bracket.ratios[place])

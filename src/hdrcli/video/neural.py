@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from hdrcli import motion as still
 from hdrcli import weights
 from hdrcli.backends import flowmerge
-from hdrcli.backends.arrange import Stack
+from hdrcli.backends.arrange import SAME, Stack
 from hdrcli.backends.neural import THREE, DeepHDRVideo, network, wants_aligned
 from hdrcli.backends.registry import Settings
 from hdrcli.errors import InputError
-from hdrcli.frames import Bracket, Radiance
+from hdrcli.frames import LINEAR, Bracket, Radiance
 from hdrcli.motion import Motion
 from hdrcli.strips import upsample
-from hdrcli.video import motion
+from hdrcli.video import cascade, motion
 from hdrcli.video.clip import Timed
 from hdrcli.video.merge import NOISE, SteadyAverage, needed
 from hdrcli.video.windows import Window
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 
+SHOWN = 0.75  # of the codes to be relied on: below it a crushed code shows nothing
 SEEN = 600_000  # pixels of the pictures that FlowMerge judges
 
 
@@ -101,7 +102,7 @@ class DeepWindow:
 
     def __init__(self, settings: Settings, anchor: float, *, crushed: bool = False) -> None:
         self.backend = DeepHDRVideo(settings)
-        self.settings, self.anchor = settings, anchor
+        self.settings, self.anchor, self.crushed = settings, anchor, crushed
         self.nets: dict[int, tuple[nn.Module, Form]] = {}  # by the number of exposures
 
     def net_for(self, exposures: int) -> "tuple[nn.Module, Form]":
@@ -126,11 +127,37 @@ class DeepWindow:
         reach = int(getattr(net, "frames", 2 * exposures + 1)) // 2
         aligned = wants_aligned(net)
         stack = stack_of(window, reach, strength if aligned else None, self.settings.threads)
+        if self.crushed and aligned:
+            stack = replace(stack, bracket=uncrushed(stack.bracket))
         out, _ = self.backend.run(net, form, stack)
         reference = stack.bracket.ref
         assert reference.exposure is not None
         gain = np.float32(self.anchor / reference.exposure)
         return Radiance(np.asarray(out * gain, np.float32), reference.primaries, self.anchor)
+
+
+def uncrushed(bracket: Bracket) -> Bracket:
+    """The frames of a clip whose blacks are crushed, all but the brightest as light.
+
+    Codes near black have no colour of their own, as in hdrcli.video.cascade, and where they say
+    only "dark" the frame shows nothing.
+    """
+    import cv2
+
+    brightest = float(bracket.exposures.max())
+    frames = []
+    for frame, exposure in zip(bracket.frames, bracket.exposures, strict=True):
+        if frame.levels and np.log2(brightest / exposure) > SAME:
+            top = np.float32(frame.levels - 1)
+            grey = cv2.cvtColor(frame.codes, cv2.COLOR_RGB2GRAY).astype(np.float32) / top
+            colour = np.interp(grey, cascade.COLOURED, (0, 1)).astype(np.float32)
+            shown = grey >= SHOWN * cascade.DARK[True]
+            shown &= True if frame.valid is None else frame.valid
+            light = cascade.paled(frame.linear(), colour)
+            frames.append(replace(frame, codes=light, response=LINEAR, valid=shown))
+        else:
+            frames.append(frame)
+    return bracket.with_frames(frames)
 
 
 def stack_of(window: Window, reach: int, strength: str | None, threads: int | None = None) -> Stack:
