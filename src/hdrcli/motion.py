@@ -592,12 +592,12 @@ def follow(
     strength: Strength,
     noise: Noise,
 ) -> tuple[Compared, View]:
-    """The same where a flow is expected. A darker frame tells no better one where it matters."""
+    """The same where a flow is expected, which is only replaced where it does not fit."""
     fitted = view if curve is None else curve.applied(view)
     allowed = tolerances(guide, view.ratio, strength, noise)
     flow, there = expected, warped(fitted, expected)
     judged = disagreement(guide, there, allowed)
-    if view.ratio > 1 and np.count_nonzero(judged > strength.start) > DISBELIEF * judged.size:
+    if np.count_nonzero(judged > strength.start) > DISBELIEF * judged.size:
         flow = _directly(guide, fitted, flow, judged, allowed)
         there = warped(fitted, flow)
         judged = disagreement(guide, there, allowed)
