@@ -79,7 +79,7 @@ def log_squares(outputs: Sequence[Tensor], truth: Tensor, aids: Aids) -> Tensor:
     """
     aim = mu_law(truth)
     errors = [(mu_law(output) - aim).square().mean((1, 2, 3)) for output in outputs]
-    return torch.stack([torch.log(error + LEAST_SQUARE).mean() / 2 for error in errors]).mean()
+    return torch.stack([torch.log1p(error / LEAST_SQUARE).mean() / 2 for error in errors]).mean()
 
 
 def hybrid(outputs: Sequence[Tensor], truth: Tensor, aids: Aids) -> Tensor:
