@@ -154,6 +154,7 @@ def refuse(backend, files, match):
     with pytest.raises(WeightsError, match=match) as caught:
         import_files(backend, files)
     assert all(str(path) in str(caught.value) for path in files[:1])
+    assert caught.value.hint
     return caught.value
 
 

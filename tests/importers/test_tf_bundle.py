@@ -88,6 +88,7 @@ def refuse(path, match):
     with pytest.raises(WeightsError, match=match) as caught:
         import_files("hdrgan", [path])
     assert path.stem in str(caught.value)
+    assert caught.value.hint
 
 
 @pytest.fixture

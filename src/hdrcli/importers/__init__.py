@@ -41,7 +41,8 @@ def import_files(backend: str, files: Sequence[Path]) -> tuple[State, Arch]:
         return _checked(found, expected), arch
     except WeightsError as error:
         raise WeightsError(
-            f"{where}: not weights of {backend}: {error}", hint=error.hint
+            f"{where}: not weights of {backend}: {error}",
+            hint=error.hint or f"give the files that the authors of {backend} published, unchanged",
         ) from error
 
 
@@ -56,7 +57,9 @@ def _read_pytorch(backend: str, files: Sequence[Path]) -> State:
                     hint=f"{backend} is read from what its authors published",
                 )
             if ours in found:
-                raise WeightsError(f"{path}: {name} was in another file already")
+                raise WeightsError(
+                    f"{path}: {name} was in another file already", hint="give every part once"
+                )
             if ours is not None:
                 found[ours] = tensor
     return found
