@@ -515,7 +515,10 @@ def test_what_cannot_work_is_said_at_once(hdrcli, tmp_path, monkeypatch, args, c
 
 
 def killed_again_and_again(card, out, kills, dice):
-    """Start the batch, kill all of it after a random while, and again; then let it end."""
+    """Start the batch, kill all of it after a random while, and again; then let it end.
+
+    One that ended before it was killed does not count.
+    """
     command = [
         sys.executable,
         "-m",
@@ -529,7 +532,8 @@ def killed_again_and_again(card, out, kills, dice):
         *QUICK,
     ]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
-    for _ in range(kills):
+    left, starts, longest = kills, iter(range(4 * kills)), 4.0
+    while left and next(starts, None) is not None:
         process = subprocess.Popen(
             command, env=env, start_new_session=True, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -539,8 +543,10 @@ def killed_again_and_again(card, out, kills, dice):
         while process.poll() is None and not marker.exists() and time.monotonic() < deadline:
             time.sleep(0.02)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(dice.uniform(0, 4))
+            process.wait(dice.uniform(0, longest))
+        longest *= 1.1 if process.poll() is None else 0.7  # to find it at work, at any moment
         if process.poll() is None:
+            left -= 1
             # all of it, or the parent alone, whose workers must end by themselves
             if dice.random() < 0.5:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -548,6 +554,7 @@ def killed_again_and_again(card, out, kills, dice):
                 process.kill()
         process.wait()
         yield
+    assert left == 0, f"only {kills - left} of {kills} kills found it at work"
     assert shell(card, "-o", out, "-j", 2, *QUICK).returncode == 0
 
 
