@@ -302,13 +302,19 @@ def release(compute: Compute) -> None:
     """
     import torch
 
-    libc = _glibc()
-    if compute.kind == "cpu" and libc is not None:
-        libc.malloc_trim(0)
+    if compute.kind == "cpu":
+        give_back()
     empties: dict[str, Any] = {"cuda": torch.cuda.empty_cache, "mps": torch.mps.empty_cache}
     empty = empties.get(compute.kind)
     if empty is not None:
         empty()
+
+
+def give_back() -> None:
+    """Return what is free within this process to the system; the C library keeps it otherwise."""
+    libc = _glibc()
+    if libc is not None:
+        libc.malloc_trim(0)
 
 
 def memory_format(compute: Compute) -> "torch.memory_format":

@@ -112,15 +112,6 @@ def is_lack(err: BaseException) -> bool:
     return False
 
 
-def give_back() -> None:
-    """Return what is free within this process to the system; the C library keeps it otherwise."""
-    if sys.platform == "linux":
-        import ctypes
-
-        with suppress(OSError, AttributeError):  # only glibc can
-            ctypes.CDLL(None).malloc_trim(0)
-
-
 def forget_peak() -> None:
     """Let the peak of this process be counted from now on, where the kernel can."""
     with suppress(OSError):

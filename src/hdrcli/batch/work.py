@@ -13,7 +13,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from hdrcli import __version__
+from hdrcli import __version__, device
 from hdrcli.batch import memory
 from hdrcli.batch.plan import Job
 from hdrcli.batch.stamp import IDLE
@@ -42,7 +42,7 @@ def run_job(
         except Exception as err:  # noqa: BLE001  one bad set never stops the rest
             said_of = _no_memory(job, max_memory) if memory.is_lack(err) else _error(err)
             outcome |= {"status": "failed", "error": said_of}
-    memory.give_back()  # or the next set begins with the last one's leavings
+    device.give_back()  # or the next set begins with the last one's leavings
     known = outcome.get("warnings", [])
     outcome["warnings"] = list(dict.fromkeys([*known, *said]))
     outcome["seconds_total"] = round(time.perf_counter() - start, 3)
