@@ -17,6 +17,7 @@ from tests.scenes import (
     LINEAR_CURVE,
     NOISY,
     SRGB_CURVE,
+    Sensor,
     checker,
     disc_bracket,
     flat,
@@ -127,6 +128,19 @@ def test_mertens_shows_more_than_any_frame():
     assert shown[-40:].mean() < 0.97
     frames = [f.codes.mean(axis=(0, 2)) / 255 for f in bracket.frames]
     assert all(f[:40].mean() < 0.05 or f[-40:].mean() > 0.97 for f in frames)
+
+
+def test_the_deviation_is_what_noise_makes_of_light():
+    """Asked for, it changes nothing; it is measured on a scene that was photographed again."""
+    scene, camera = gradient(24, 256, 0.01, 0.9), Sensor(2000.0)
+    shots = [photograph(scene, sensor=camera, seed=9 * i) for i in range(8)]
+    nothing = Motion.none(3, motion.Noise(1 / 2000, (camera.read / 2000) ** 2))
+    average = backends.load_backend("average", Settings(threads=2))
+    deviation = np.zeros(scene.shape[:2], np.float16)
+    found = [average.merge(bracket, nothing).pixels for bracket in shots]
+    assert (average.merge(shots[0], nothing, deviation=deviation).pixels == found[0]).all()
+    spread = np.sqrt(np.var(found, axis=0, ddof=1).mean(axis=(0, 2))) / deviation.mean(axis=0)
+    assert np.allclose(np.quantile(spread, (0.1, 0.5, 0.9)), 1, atol=0.2)
 
 
 # ---- known radiance --------------------------------------------------------------------------

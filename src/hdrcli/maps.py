@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdrcli import formats, strips
-from hdrcli.backends.average import Average, evidence
+from hdrcli.backends.average import Average, summed
 from hdrcli.backends.registry import Settings
 from hdrcli.errors import InputError
 from hdrcli.frames import Bracket, Codes, Frame
@@ -53,10 +53,15 @@ def clip_mask(bracket: Bracket, motion: Motion) -> Floats:
 def weights(bracket: Bracket, motion: Motion) -> list[Floats]:
     """The part of the result that each frame gives, (H, W) in [0, 1]; they add up to 1."""
     sources = Average(Settings()).sources(bracket, motion)
-    height, width = bracket.size
-    shares = [evidence(source, slice(0, height), width)[1] for source in sources]
-    total = np.sum(shares, axis=0)
-    return [np.asarray(share / total, np.float32) for share in shares]
+    shares = np.empty((len(sources), *bracket.size), np.float32)
+
+    def work(rows: slice) -> None:
+        for source, share in zip(sources, shares, strict=True):
+            share[rows] = summed([source], rows, bracket.size[1])[..., 3]
+        shares[:, rows] /= shares[:, rows].sum(axis=0)
+
+    strips.run(work, bracket.size)
+    return list(shares)
 
 
 def layers(

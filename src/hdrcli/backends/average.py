@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hdrcli import strips
+from hdrcli import kernels, strips
 from hdrcli.backends.registry import WEIGHT_NAMES, Settings
-from hdrcli.frames import Bracket, Frame, Radiance
+from hdrcli.frames import Bracket, Codes, Frame, Radiance
 from hdrcli.motion import CLIP, Motion, Noise
-from hdrcli.strips import Placement, Planes, Strip
+from hdrcli.strips import Placement, Strip
 
 Floats = NDArray[np.float32]
 WeightCurve = Callable[[Floats, float, Noise], Floats]
@@ -32,8 +32,8 @@ FADE = 235 / 255  # from here to CLIP the weight of a code falls to zero
 APART = (0.75, 0.94)  # codes between which a channel loses belief beside one that clips
 NEARLY = np.float32(0.7)  # of the reference's bright light that is there in any case
 FALLBACK = 1e-7  # weight of the shortest frame where nothing else is known
-NEIGHBOURS = 16  # columns of the reduced picture: doubts no further apart are one
 FLOAT_LEVELS = 65536  # a float frame's weight is looked up at this many steps
+CERTAIN = np.ones(1, np.float32)  # the belief in each pixel of a frame that is fully believed
 
 
 def photon_weight(light: Floats, ratio: float, noise: Noise) -> Floats:
@@ -77,12 +77,12 @@ assert tuple(WEIGHTS) == WEIGHT_NAMES
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """One frame as the kernel wants it: tables of light and of weight, placement, confidence."""
+    """One frame as the sum wants it: tables of light and of weight, placement, confidence."""
 
     placement: Placement | Strip
-    light: tuple[Floats, ...]  # per channel, (1, levels), divided by the ratio
-    weight: Floats  # (1, levels), at the largest channel
-    fallback: Floats | None  # (1, levels), added where nothing else is known
+    light: Floats  # (3, levels), X_i
+    weight: Floats  # (levels,), at the largest channel
+    fallback: float  # weight that is added: where nothing else is known this frame decides
     confidence: Floats | None
     scale: tuple[float, float]
     ratio: float
@@ -92,6 +92,19 @@ class Source:
         """The same for these rows of the reference alone."""
         assert isinstance(self.placement, Placement)
         return replace(self, placement=self.placement.over(rows))
+
+    def doubted(self, rows: slice) -> bool:
+        """Whether the frame is not fully believed all over these rows."""
+        if self.confidence is None:
+            return False
+        return bool((strips.small_rows(self.confidence, self.scale, rows) < 1).any())
+
+    def radiance(self, codes: NDArray[Any]) -> tuple[Floats, np.float32]:
+        """What codes, (n, 3), say of the light, never as a logarithm; and the clipping level."""
+        if not self.placement.frame.levels:
+            return finite(codes) / np.float32(self.ratio), np.float32(1 / self.ratio)
+        table = np.exp(self.light) if self.logarithmic else self.light
+        return looked_up(table, codes), table.max()
 
 
 class WeightedMean:
@@ -105,11 +118,20 @@ class WeightedMean:
         asked = settings.options.get("weight") or "noise"
         self.curve = WEIGHTS[self.weight if asked == "noise" else asked]
 
-    def merge(self, bracket: Bracket, motion: Motion, guess: Floats | None = None) -> Radiance:
+    def merge(
+        self,
+        bracket: Bracket,
+        motion: Motion,
+        guess: Floats | None = None,
+        deviation: NDArray[np.floating] | None = None,
+    ) -> Radiance:
         """Merge an aligned bracket. Pixels that clip in every frame are counted.
 
         ``guess`` (h, w, 3), on the motion's reduced picture, corrects the logarithm of light
-        that clips in the reference and that no darker frame is believed about.
+        that clips in the reference and that no darker frame is believed about. ``deviation``
+        (H, W), of any float type, is filled with 1 / sqrt(sum(w_i c_i)): under the weights of
+        ``average`` the standard deviation of a pixel's largest channel, the reference's white
+        at 1.0, and thousands where nothing is known but a bound.
         """
         sources = self.sources(bracket, motion)
         height, width = bracket.size
@@ -118,9 +140,15 @@ class WeightedMean:
         def work(rows: slice) -> int:
             near, lost = [source.over(rows) for source in sources], 0
             for part in strips.inner_blocks(rows, width):
-                planes, clipping = mean_block(near, bracket.reference, part, guess)
-                store(planes, out[part])
-                lost += clipping
+                total = summed(near, part, width)
+                norm = total[..., 3].copy()
+                lost += int(np.count_nonzero(norm <= 2 * FALLBACK))
+                if deviation is not None:
+                    deviation[part] = 1 / np.sqrt(norm)
+                if self.logarithmic:
+                    settle(total, np.exp(total[..., :3] / norm[..., None]))
+                mend_highlights(total, norm, near, bracket.reference, part, guess)
+                divide(total, out[part])
             return lost
 
         pixels = strips.placed_pixels(bracket.size)
@@ -148,9 +176,9 @@ class WeightedMean:
             light = np.log(np.maximum(light, _floor(light)))
         return Source(
             placement=Placement(frame, motion.flows[i], motion.scale),
-            light=tuple(np.ascontiguousarray(light[None, :, c], np.float32) for c in range(3)),
-            weight=np.ascontiguousarray(weight[None], np.float32),
-            fallback=np.full((1, len(table)), FALLBACK, np.float32) if i == 0 else None,
+            light=np.ascontiguousarray(light.T, np.float32),
+            weight=np.ascontiguousarray(weight, np.float32),
+            fallback=FALLBACK if i == 0 else 0.0,
             confidence=motion.confidence[i],
             scale=motion.scale,
             ratio=ratio,
@@ -183,68 +211,81 @@ def unclipped(levels: int, frame: Frame) -> Floats:
     return np.asarray(np.clip((CLIP - z) / (CLIP - FADE), 0, 1))
 
 
-@dataclass(frozen=True, eq=False)
-class Block:
-    """Codes of a frame at some of the reference's rows, (h, w) each."""
-
-    planes: Planes
-    largest: NDArray[Any]
-    valid: NDArray[np.bool_] | None
-
-    @classmethod
-    def of(cls, source: Source, rows: slice) -> "Block":
-        """Bring them there."""
-        import cv2
-
-        codes, valid = source.placement.codes(rows)
-        planes = tuple(cv2.split(codes))
-        return cls(planes, cv2.max(cv2.max(planes[0], planes[1]), planes[2]), valid)
-
-    def silent(self, source: Source) -> bool:
-        """Whether the frame clips all over the block, so that it says nothing."""
-        if not source.placement.frame.levels:
-            return False
-        return not source.weight[0, int(self.largest.min()) :].any()
+def summed(sources: list[Source], rows: slice, width: int) -> Floats:
+    """The weighted sum over the frames at some rows, (h, width, 4): w X of each channel, and w."""
+    total = np.zeros((rows.stop - rows.start, width, 4), np.float32)
+    for source in sources:
+        add(source, rows, total)
+    return total
 
 
-def mean_block(
-    sources: list[Source], reference: int, rows: slice, guess: Floats | None = None
-) -> tuple[list[Floats], int]:
-    """Merge one block: three (h, w) planes of radiance, and how many pixels clip everywhere."""
-    import cv2
+def add(source: Source, rows: slice, total: Floats) -> None:
+    """Add what one frame says of these rows to a sum, (h, width, 4)."""
+    codes, valid = source.placement.codes(rows)
+    belief = believed(source, valid, rows, codes.shape[1])
+    if not source.placement.frame.levels:
+        add_floats(source, codes, belief, total)
+        return
+    kernels.accumulate(
+        np.ascontiguousarray(codes),
+        source.light,
+        source.weight,
+        CERTAIN if belief is None else belief,
+        0 if belief is None else 1,
+        np.float32(source.fallback),
+        total,
+        len(source.weight),
+        total.size // 4,
+    )
 
-    width = sources[0].placement.frame.size[1]
-    shape = (rows.stop - rows.start, width)
-    total = [np.zeros(shape, np.float32) for _ in range(3)]
-    norm = np.zeros(shape, np.float32)
-    shortest: list[Floats] = []
-    own: Block | None = None
-    for i, source in enumerate(sources):
-        block = Block.of(source, rows)
-        own = block if i == reference else own
-        if i > 0 and block.silent(source):
-            continue
-        light, weight = said(source, block, rows, width)
-        shortest = shortest or light
-        norm += weight
-        for channel, plane in zip(total, light, strict=True):
-            cv2.accumulateProduct(plane, weight, channel)
-    assert own is not None
-    lost = int(np.count_nonzero(norm <= 2 * FALLBACK))
-    for channel in total:
-        channel /= norm
-    if sources[0].logarithmic:
-        for channel in (*total, *shortest):
-            np.exp(channel, out=channel)
-    mend_highlights(total, norm, shortest, own, sources, reference, rows, guess)
-    return total, lost
+
+def add_floats(source: Source, codes: Codes, belief: Floats | None, total: Floats) -> None:
+    """The same of a float frame, whose numbers are light already and may exceed 1."""
+    light = finite(codes) / np.float32(source.ratio)
+    if source.logarithmic:
+        light = np.log(np.maximum(light, np.float32(1e-8)))
+    at = np.clip(np.nan_to_num(codes).max(axis=-1), 0, 1) * (FLOAT_LEVELS - 1)
+    weight = source.weight[np.rint(at).astype(np.uint16)]
+    if belief is not None:
+        weight *= belief
+    weight += np.float32(source.fallback)
+    total[..., :3] += weight[..., None] * light
+    total[..., 3] += weight
+
+
+def believed(
+    source: Source, valid: NDArray[np.bool_] | None, rows: slice, width: int
+) -> Floats | None:
+    """How far a frame is believed at some rows, (h, width) in [0, 1]; None: everywhere, fully."""
+    if not source.doubted(rows):
+        return None if valid is None else valid.astype(np.float32)
+    assert source.confidence is not None
+    belief = strips.upsample(source.confidence, source.scale, rows, width)
+    return np.ascontiguousarray(belief if valid is None else belief * valid)
+
+
+def finite(light: NDArray[Any]) -> Floats:
+    """Light of a float frame; what is no number is none."""
+    return np.nan_to_num(np.asarray(light, np.float32), nan=0, posinf=0, neginf=0)
+
+
+def settle(total: Floats, light: Floats, where: tuple[Any, ...] = np.s_[:, :]) -> None:
+    """Put light into a sum, as if nothing else had been said there."""
+    total[(*where, slice(0, 3))] = light
+    total[(*where, 3)] = 1
+
+
+def divide(total: Floats, out: NDArray[np.floating]) -> None:
+    """The means of a sum, (h, w, 3), as float32 or float16. Light is at least 0."""
+    if out.dtype == np.float16:
+        kernels.divide_to_half(total, out.view(np.uint16), total.size // 4)
+    else:
+        kernels.divide(total, out, total.size // 4)
 
 
 def mend_highlights(
-    total: list[Floats],
+    total: Floats,
     norm: Floats,
-    shortest: list[Floats],
-    own: Block,
     sources: list[Source],
     reference: int,
     rows: slice,
@@ -256,51 +297,55 @@ def mend_highlights(
     not believed as a whole. A channel that clips is at least its clipping level; where no darker
     frame is believed, it is taken from the shortest frame, corrected by the guess if there is one.
     """
-    frame = sources[reference].placement.frame
+    own, frame = sources[reference], sources[reference].placement.frame
     ceiling, fade = CLIP * (frame.levels - 1), FADE * (frame.levels - 1)
-    if not frame.levels or reference == 0 or own.largest.max() < fade:
+    if not frame.levels or reference == 0:
         return
-    where = np.flatnonzero(own.largest.ravel() >= fade)
-    weight, known = sources[reference].weight[0], norm.ravel()[where]
-    pixel = weight[own.largest.ravel()[where]]
+    codes = own.placement.codes(rows)[0]
+    if codes.max() < fade:
+        return
+    largest = strips.largest(codes)
+    where = np.nonzero(largest >= fade)
+    here, was = codes[where], total[where][:, :3] / total[where][:, 3:]
     belief = darker_belief(sources[:reference], rows, frame.size[1], where)
-    level = None
-    if guess is not None and belief is not None:
-        full = strips.upsample(guess, sources[0].scale, rows, frame.size[1])
-        level = full.reshape(-1, 3)[where]
-    beside, shown = apart(np.arange(frame.levels), frame.levels), APART[0] * (frame.levels - 1)
-    for c, plane in enumerate(total):
-        here, channel = own.planes[c].ravel()[where], plane.ravel()
-        was = channel[where]
-        extra = np.maximum(weight[here] - pixel, 0) * beside[here]
-        if belief is not None:  # rather nearly clipped than of another moment
-            extra = np.maximum(extra, np.maximum(1 - 4 * belief, 0) ** 2 * weight[int(fade)])
-        light = frame.table[:, c][here]
-        measured = (known * was + extra * light) / (known + extra)
-        if belief is not None:  # what the reference shows bright is no shade
-            bright = np.where((here >= shown) & (belief < 1), NEARLY * light, 0)
-            measured = np.maximum(measured, bright)
-        clips = np.flatnonzero(here >= ceiling)
-        bound = frame.table[int(np.ceil(ceiling)), c]
-        if belief is None:
-            measured[clips] = np.maximum(was[clips], bound)
-        elif len(clips):
-            least = shortest[c].ravel()[where[clips]]
-            white = sources[0].light[c].max()
-            more = None if level is None else level[clips, c]
-            measured[clips] = beyond(was[clips], belief[clips], least, bound, white, more)
-        channel[where] = measured
+    light = looked_up(frame.table.T, here)
+    extra = np.maximum(own.weight[here] - own.weight[largest[where]][:, None], 0)
+    extra *= apart(here, frame.levels)
+    if belief is not None:  # rather nearly clipped than of another moment
+        extra = np.maximum(extra, np.maximum(1 - 4 * belief, 0) ** 2 * own.weight[int(fade)])
+    known = norm[where][:, None]
+    measured = (known * was + extra * light) / (known + extra)
+    bound = frame.table[int(np.ceil(ceiling))]
+    if belief is None:
+        clipped = np.maximum(was, bound)
+    else:
+        shown = (here >= APART[0] * (frame.levels - 1)) & (belief < 1)  # it is bright: no shade
+        measured = np.maximum(measured, np.where(shown, NEARLY * light, 0))
+        more = None
+        if guess is not None:
+            more = strips.upsample(guess, sources[0].scale, rows, frame.size[1])[where]
+        shortest = sources[0].radiance(sources[0].placement.codes(rows)[0][where])
+        clipped = beyond(was, belief, *shortest, bound, more)
+    settle(total, np.where(here >= ceiling, clipped, measured), where)
+
+
+def looked_up(tables: Floats, codes: NDArray[Any]) -> Floats:
+    """Codes (n, 3) in tables (3, levels)."""
+    return np.stack([np.take(tables[c], codes[:, c]) for c in range(3)], axis=-1)
 
 
 def beyond(
     mean: Floats,
     belief: Floats,
     shortest: Floats,
-    bound: np.float32,
     white: np.float32,
+    bound: Floats,
     guess: Floats | None,
 ) -> Floats:
-    """Light where the reference clips at ``bound`` and a darker frame is believed only so far."""
+    """Light where the reference clips at ``bound`` and a darker frame is believed only so far.
+
+    All (n, 3) but ``white``, where the shortest frame clips, and ``bound``, (3,).
+    """
     mixed = belief * mean + (1 - belief) * np.maximum(shortest, bound)
     above = np.log(np.maximum(mixed, np.float32(1e-6)) / bound)
     if guess is not None:  # what clips everywhere stays neutral
@@ -317,84 +362,18 @@ def apart(codes: NDArray[np.generic], levels: int) -> Floats:
     return np.asarray(np.clip((APART[1] - z) / (APART[1] - APART[0]), 0, 1), np.float32)
 
 
-def doubted(source: Source, rows: slice, width: int) -> list[slice]:
-    """The columns where a frame is not believed all over these rows; neighbours as one."""
-    if source.confidence is None:
-        return []
-    small = strips.small_rows(source.confidence, source.scale, rows)
-    at = np.flatnonzero((small < 1).any(axis=0))
-    if not len(at):
-        return []
-    apart = np.flatnonzero(np.diff(at) > NEIGHBOURS)
-    scale = source.scale[0]
-    return [
-        slice(max(0, int((at[a] - 1) / scale)), min(width, int((at[b] + 2) / scale) + 1))
-        for a, b in zip((0, *(apart + 1)), (*apart, len(at) - 1), strict=True)
-    ]
-
-
 def darker_belief(
-    sources: list[Source], rows: slice, width: int, where: NDArray[np.intp]
+    sources: list[Source], rows: slice, width: int, where: tuple[NDArray[np.intp], ...]
 ) -> Floats | None:
-    """The largest confidence of the darker frames at these pixels of the block; None: full."""
-    belief = np.zeros(len(where), np.float32)
+    """The largest confidence of the darker frames at these pixels, (n, 1); None: full."""
+    belief = np.zeros((len(where[0]), 1), np.float32)
     for source in sources:
-        if not doubted(source, rows, width):
+        if not source.doubted(rows):
             return None
         assert source.confidence is not None
         full = strips.upsample(source.confidence, source.scale, rows, width)
-        belief = np.maximum(belief, full.ravel()[where])
+        belief = np.maximum(belief, full[where][:, None])
     return belief
-
-
-def evidence(source: Source, rows: slice, width: int) -> tuple[list[Floats], Floats]:
-    """What one frame says of a block: three planes of X_i (or its logarithm), and the weight."""
-    return said(source, Block.of(source, rows), rows, width)
-
-
-def said(source: Source, block: Block, rows: slice, width: int) -> tuple[list[Floats], Floats]:
-    """The same, of codes that have been brought there."""
-    weight = lookup(block.largest, source.weight)
-    for columns in doubted(source, rows, width):
-        assert source.confidence is not None
-        weight[:, columns] *= strips.upsample(source.confidence, source.scale, rows, columns)
-    if block.valid is not None:
-        weight *= block.valid
-    if source.fallback is not None:
-        weight += FALLBACK
-    return [light_plane(source, c, plane) for c, plane in enumerate(block.planes)], weight
-
-
-def light_plane(source: Source, channel: int, codes: NDArray[np.generic]) -> Floats:
-    """X_i of one channel, or its logarithm. Float codes are light already, and may exceed 1."""
-    if source.placement.frame.levels:
-        return lookup(codes, source.light[channel])
-    light = np.nan_to_num(np.asarray(codes, np.float32), nan=0, posinf=0, neginf=0)
-    light = light / np.float32(source.ratio)
-    return np.log(np.maximum(light, np.float32(1e-8))) if source.logarithmic else light
-
-
-def lookup(codes: NDArray[np.generic], table: Floats) -> Floats:
-    """Look codes up in a (1, levels) table; float codes are looked up at the nearest level."""
-    import cv2
-
-    if codes.dtype == np.uint8:
-        return np.asarray(cv2.LUT(codes, table))
-    if codes.dtype == np.uint16:
-        return np.asarray(np.take(table[0], codes.astype(np.uint16, copy=False)))
-    at = np.clip(np.nan_to_num(np.asarray(codes, np.float32)), 0, 1) * (table.shape[1] - 1)
-    return np.asarray(np.take(table[0], np.rint(at).astype(np.uint16)))
-
-
-def store(planes: list[Floats], out: NDArray[np.floating]) -> None:
-    """Interleave three planes into a block of the result, of float32 or float16."""
-    import cv2
-
-    if out.dtype == np.float32:
-        cv2.merge(planes, out)
-        return
-    merged = cv2.merge(planes)
-    cv2.add(merged, 0, out, dtype=cv2.CV_16F)
 
 
 def _identity() -> Floats:

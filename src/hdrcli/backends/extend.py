@@ -14,12 +14,13 @@ all channels clip, takes over along the same ramp of codes as in ``average``.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hdrcli import strips
-from hdrcli.backends.average import FADE, FALLBACK, Average, Source, evidence
+from hdrcli.backends.average import FADE, FALLBACK, Average, Source, add, divide, summed
 from hdrcli.backends.registry import Settings
 from hdrcli.frames import Bracket, Codes, Frame
 from hdrcli.motion import CLIP, Motion
@@ -59,17 +60,14 @@ def complete(
 
 def merged(block: Floats, took: Sequence[Source], left: Sequence[Source], rows: slice) -> Floats:
     """The network's radiance (h, w, 3) with the frames left over."""
-    width = block.shape[1]
-    norm = sum((evidence(source, rows, width)[1] for source in took), np.zeros((), np.float32))
-    total = norm[..., None] * block + FALLBACK * block
-    norm = norm + np.float32(FALLBACK)
+    total = summed(list(took), rows, block.shape[1])
+    total[..., 3] += np.float32(FALLBACK)
+    total[..., :3] = total[..., 3:] * block
     for source in left:
-        light, weight = evidence(source, rows, width)
-        if source.fallback is not None:
-            weight = np.maximum(weight - np.float32(FALLBACK), 0)
-        total += weight[..., None] * np.stack(light, axis=-1)
-        norm = norm + weight
-    return np.asarray(total / norm[..., None], np.float32)
+        add(replace(source, fallback=0.0), rows, total)
+    out = np.empty_like(block)
+    divide(total, out)
+    return out
 
 
 def neutral(

@@ -13,6 +13,7 @@ from hdrcli.cli import display, options
 # package, the module it installs, what it is for, the extra that brings it
 PACKAGES = (
     ("numpy", "numpy", "everything", None),
+    ("numba", "numba", "the inner loops of a merge", None),
     ("opencv-python-headless", "cv2", "alignment and motion", None),
     ("OpenEXR", "OpenEXR", ".exr", None),
     ("simplejpeg", "simplejpeg", "JPEG, and whether it is damaged", None),

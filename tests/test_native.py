@@ -1,0 +1,84 @@
+"""Machine code owes the same numbers as Python, however the pixels are cut; and care with files."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hdrcli import kernels, native
+
+
+def halves(light):
+    """What the kernel makes of light, as half floats."""
+    light = np.resize(light, -(-light.size // 3) * 3).astype(np.float32)
+    total = np.ones((len(light) // 3, 4), np.float32)
+    total[:, :3] = light.reshape(-1, 3)
+    out = np.empty(light.size, np.float16)
+    kernels.divide_to_half(total, out.view(np.uint16), len(total))
+    return light, out
+
+
+def test_halves_are_rounded_as_numpy_rounds_them():
+    every = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
+    between = (every[1:] + every[:-1]) / 2
+    above, below = np.nextafter(between, np.inf), np.nextafter(between, 0)
+    past = np.array([65504, 65519.99, 65520, 1e6, np.inf, 1e-30, 0], np.float32)
+    light, found = halves(np.concatenate([every, between, above, below, past]))
+    with np.errstate(over="ignore"):
+        assert (found == light.astype(np.float16)).all()
+
+
+@pytest.mark.parametrize("levels", [256, 65536])
+def test_a_sum_of_parts_is_the_whole(rng, levels):
+    count = 1003
+    codes = rng.integers(0, levels, (count, 3)).astype(np.uint8 if levels == 256 else np.uint16)
+    light, weight = rng.random((3, levels), np.float32), rng.random(levels, np.float32)
+    belief = rng.random(count, np.float32)
+
+    def summed(parts):
+        total, out = np.zeros((count, 4), np.float32), np.empty((count, 3), np.float32)
+        for part in parts:
+            rest = np.float32(1e-7), total[part], levels, part.stop - part.start
+            kernels.accumulate(codes[part], light, weight, belief[part], 1, *rest)
+            kernels.divide(total[part], out[part], part.stop - part.start)
+        return total, out
+
+    whole, mean = summed([slice(0, count)])
+    cuts = [0, 1, 8, 24, 57, 500, 1002, count]
+    for one, other in zip((whole, mean), summed(map(slice, cuts, cuts[1:])), strict=True):
+        assert (one == other).all()
+    expected = weight[codes.max(axis=1)] * belief + np.float32(1e-7)
+    assert np.allclose(whole[:, 3], expected, rtol=1e-6)
+    assert np.allclose(mean, np.stack([light[c][codes[:, c]] for c in range(3)], -1), rtol=1e-5)
+
+
+def test_wrong_arrays_are_refused():
+    total = np.ones((4, 4), np.float32)
+    with pytest.raises(AssertionError):
+        kernels.divide(total, np.empty((4, 3)), 4)
+    with pytest.raises(AssertionError):
+        kernels.divide(total[:, ::2], np.empty((4, 3), np.float32), 2)
+
+
+@given(st.binary(max_size=100), st.integers(0, 130))
+def test_machine_code_that_was_cut_short_is_not_run(tmp_path_factory, code, length):
+    path = tmp_path_factory.mktemp("kept") / "new" / "code.o"
+    assert native._kept(path, code)
+    assert native._read(path) == code
+    whole = path.read_bytes()
+    path.write_bytes(whole[:length])
+    assert native._read(path) == (code if length >= len(whole) else None)
+
+
+def test_a_folder_that_cannot_be_written_to_is_no_error(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    assert not native._kept(tmp_path / "file" / "code.o", b"1")
+    assert native._read(tmp_path / "none.o") is None
+
+
+def test_a_temporary_folder_that_others_may_write_to_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(native.tempfile, "gettempdir", lambda: str(tmp_path))
+    own = list(native.folders())[1]
+    assert own.parent == tmp_path
+    own.chmod(0o777)
+    assert len(list(native.folders())) == 1
