@@ -8,6 +8,7 @@ import pytest
 
 from hdrcli import backends, motion
 from hdrcli.backends import BACKENDS
+from hdrcli.backends.average import Average
 from hdrcli.backends.registry import WEIGHT_NAMES, Settings
 from hdrcli.frames import LINEAR, Bracket, DisplayImage, Frame, Radiance
 from hdrcli.motion import CLIP, Motion
@@ -135,7 +136,7 @@ def test_the_deviation_is_what_noise_makes_of_light():
     scene, camera = gradient(24, 256, 0.01, 0.9), Sensor(2000.0)
     shots = [photograph(scene, sensor=camera, seed=9 * i) for i in range(8)]
     nothing = Motion.none(3, motion.Noise(1 / 2000, (camera.read / 2000) ** 2))
-    average = backends.load_backend("average", Settings(threads=2))
+    average = Average(Settings(threads=2))
     deviation = np.zeros(scene.shape[:2], np.float16)
     found = [average.merge(bracket, nothing).pixels for bracket in shots]
     assert (average.merge(shots[0], nothing, deviation=deviation).pixels == found[0]).all()

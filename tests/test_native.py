@@ -1,5 +1,7 @@
 """Machine code owes the same numbers as Python, however the pixels are cut; and care with files."""
 
+import tempfile
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -55,7 +57,7 @@ def test_a_sum_of_parts_is_the_whole(rng, levels):
 def test_wrong_arrays_are_refused():
     total = np.ones((4, 4), np.float32)
     with pytest.raises(AssertionError):
-        kernels.divide(total, np.empty((4, 3)), 4)
+        kernels.divide(total, np.empty((4, 3)), 4)  # type: ignore[arg-type]
     with pytest.raises(AssertionError):
         kernels.divide(total[:, ::2], np.empty((4, 3), np.float32), 2)
 
@@ -77,7 +79,7 @@ def test_a_folder_that_cannot_be_written_to_is_no_error(tmp_path):
 
 
 def test_a_temporary_folder_that_others_may_write_to_is_not_used(tmp_path, monkeypatch):
-    monkeypatch.setattr(native.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
     own = list(native.folders())[1]
     assert own.parent == tmp_path
     own.chmod(0o777)
