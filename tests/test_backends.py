@@ -415,6 +415,35 @@ def test_a_channel_beside_one_that_clips_is_the_references(red):
     assert image.pixels[..., 2].min() >= 0.99 * frames[1].response.at(CLIP)
 
 
+@pytest.mark.parametrize("name", RADIANCE)
+def test_a_frame_that_clips_too_still_says_how_bright_it_is_at_least(name):
+    """A window; somebody before it in the shortest frame alone must leave no shadow in it."""
+    scene = flat(*SIZE, 0.2)
+    lit, hidden = scene.copy(), scene.copy()
+    lit[30:60, 40:80] = 6.0
+    hidden[30:60, 40:80] = (0.3, 0.1, 0.05)
+    bracket = photograph([hidden, lit, lit, lit], (-4.0, -2.0, 0.0, 2.0))
+    bracket = replace(bracket, reference=2)
+    doubt = np.zeros(SIZE, np.float32)
+    found = replace(Motion.none(4), confidence=(doubt, None, None, None))
+    for seen in (found, motion.analyse(bracket)):
+        image = backends.load_backend(name).merge(bracket, seen)
+        assert image.pixels[32:58, 42:78].min() >= 0.99 * 4 * bracket.ref.response.at(CLIP)
+
+
+def test_light_of_another_moment_is_no_measure_of_a_channel_that_clips():
+    """A blue coat in the reference; in the short frame, not believed, a lamp stands there."""
+    bracket = photograph(flat(32, 32, 0.5), (-3.0, 0.0))
+    coat = np.full((32, 32, 3), (164, 190, 255), np.uint8)
+    lamp = np.full((32, 32, 3), 255, np.uint8)
+    frames = [replace(bracket.frames[0], codes=lamp), replace(bracket.frames[1], codes=coat)]
+    found = replace(Motion.none(2), confidence=(np.zeros((32, 32), np.float32), None))
+    image = backends.load_backend("average").merge(Bracket.of(frames, frames[1]), found)
+    blue = image.pixels[..., 2]
+    assert blue.min() >= 0.99 * frames[1].response.at(CLIP)
+    assert blue.max() <= 3.01 * frames[1].table[190, 1]  # of 8 that the lamp has, and more
+
+
 @pytest.mark.parametrize("name", CLASSICAL)
 def test_what_is_transparent_in_a_frame_comes_from_the_others(name):
     scene = flat(32, 32, 0.3)

@@ -61,12 +61,12 @@ def test_it_has_the_size_it_should():
 def test_it_starts_as_the_explicit_merge(frames, reference):
     given, _ = evidence(frames, reference)
     certain = corrected(given, torch.zeros_like(given.belief))
-    classical, belief = merge(given, certain)
-    bound = given.bound[:, None, None, None]
+    merged = merge(given, certain)
+    classical, bound = merged.radiance, given.bound[:, None, None, None]
     whole = FlowMerge(**SMALL)(given)
     clips = given.of_reference(given.light) >= bound
     expected = torch.where(clips & (given.ratio < 1).any(), classical.maximum(bound), classical)
-    assert (belief <= 1).all()
+    assert (merged.belief <= 1).all()
     torch.testing.assert_close(whole, expected, rtol=2e-3, atol=2e-5)  # warp rounds positions
 
 
@@ -97,10 +97,11 @@ def test_invalid_pixels_are_never_believed():
 def test_light_that_clips_in_the_reference_is_never_below_its_clipping():
     given, _ = evidence()
     doubted = replace(given, belief=0 * given.belief)
-    radiance, belief = merge(doubted, corrected(doubted, torch.zeros_like(doubted.belief)))
+    merged = merge(doubted, corrected(doubted, torch.zeros_like(doubted.belief)))
+    radiance = merged.radiance
     clips = given.of_reference(given.light) >= BOUND
     for guess in (-9.0, 0.0, 1.0):
-        filled = fill_in(radiance, belief, doubted, torch.full_like(radiance, guess))
+        filled = fill_in(merged, doubted, torch.full_like(radiance, guess))
         assert (filled[clips] >= BOUND * (1 - 1e-6)).all()
         assert torch.equal(filled[~clips], radiance[~clips])
 
@@ -108,7 +109,7 @@ def test_light_that_clips_in_the_reference_is_never_below_its_clipping():
 def test_where_nothing_is_believed_the_reference_remains():
     given, _ = evidence()
     confidence = corrected(given, torch.full_like(given.belief, -30.0))
-    radiance, _ = merge(given, confidence)
+    radiance = merge(given, confidence).radiance
     own = given.of_reference(given.light)
     whole = own.amax(1, keepdim=True) < FADE
     inside = whole.expand_as(own) & (own > 1e-3)

@@ -31,6 +31,8 @@ WeightCurve = Callable[[Floats, float, Noise], Floats]
 FADE = 235 / 255  # from here to CLIP the weight of a code falls to zero
 APART = (0.75, 0.94)  # codes between which a channel loses belief beside one that clips
 NEARLY = np.float32(0.7)  # of the reference's bright light that is there in any case
+LIKELY = np.float32(3)  # times the channels that do not clip: what a doubted frame may still say
+DIM = np.float32(1e-6)  # light that nothing is divided by
 FALLBACK = 1e-7  # weight of the shortest frame where nothing else is known
 FLOAT_LEVELS = 65536  # a float frame's weight is looked up at this many steps
 CERTAIN = np.ones(1, np.float32)  # the belief in each pixel of a frame that is fully believed
@@ -105,6 +107,22 @@ class Source:
             return finite(codes) / np.float32(self.ratio), np.float32(1 / self.ratio)
         table = np.exp(self.light) if self.logarithmic else self.light
         return looked_up(table, codes), table.max()
+
+    def at(
+        self, rows: slice, width: int, where: tuple[NDArray[np.intp], ...]
+    ) -> tuple[NDArray[Any], Floats]:
+        """Codes (n, 3) at some pixels of the rows, and how far they are believed, (n, 1)."""
+        codes, valid = self.placement.codes(rows)
+        belief = believed(self, valid, rows, width)
+        sure = np.ones(len(where[0]), np.float32) if belief is None else belief[where]
+        return codes[where], sure[:, None]
+
+    def telling(self, codes: NDArray[Any]) -> Floats:
+        """How much codes, (n, 3), measure, (n, 1): 1 below FADE, 0 where the largest clips."""
+        if not self.placement.frame.levels:
+            return np.ones((len(codes), 1), np.float32)
+        z = codes.max(axis=1, keepdims=True) / np.float32(self.placement.frame.levels - 1)
+        return np.asarray(np.clip((CLIP - z) / (CLIP - FADE), 0, 1), np.float32)
 
 
 class WeightedMean:
@@ -307,25 +325,26 @@ def mend_highlights(
     largest = strips.largest(codes)
     where = np.nonzero(largest >= fade)
     here, was = codes[where], total[where][:, :3] / total[where][:, 3:]
-    belief = darker_belief(sources[:reference], rows, frame.size[1], where)
+    darker = Darker.of(sources[:reference], rows, frame.size[1], where)
     light = looked_up(frame.table.T, here)
     extra = np.maximum(own.weight[here] - own.weight[largest[where]][:, None], 0)
     extra *= apart(here, frame.levels)
-    if belief is not None:  # rather nearly clipped than of another moment
-        extra = np.maximum(extra, np.maximum(1 - 4 * belief, 0) ** 2 * own.weight[int(fade)])
+    if darker is not None:  # rather nearly clipped than of another moment
+        nobody = np.maximum(1 - 4 * darker.belief, 0) ** 2
+        extra = np.maximum(extra, nobody * own.weight[int(fade)])
     known = norm[where][:, None]
     measured = (known * was + extra * light) / (known + extra)
     bound = frame.table[int(np.ceil(ceiling))]
-    if belief is None:
+    if darker is None:
         clipped = np.maximum(was, bound)
     else:
-        shown = (here >= APART[0] * (frame.levels - 1)) & (belief < 1)  # it is bright: no shade
+        shown = (here >= APART[0] * (frame.levels - 1)) & (darker.belief < 1)  # bright: no shade
         measured = np.maximum(measured, np.where(shown, NEARLY * light, 0))
         more = None
         if guess is not None:
             more = strips.upsample(guess, sources[0].scale, rows, frame.size[1])[where]
-        shortest = sources[0].radiance(sources[0].placement.codes(rows)[0][where])
-        clipped = beyond(was, belief, *shortest, bound, more)
+        likely = np.where(here < ceiling, LIKELY * light / np.maximum(darker.light, DIM), 1)
+        clipped = darker.beyond(was, likely.min(axis=1, keepdims=True), bound, more)
     settle(total, np.where(here >= ceiling, clipped, measured), where)
 
 
@@ -334,23 +353,55 @@ def looked_up(tables: Floats, codes: NDArray[Any]) -> Floats:
     return np.stack([np.take(tables[c], codes[:, c]) for c in range(3)], axis=-1)
 
 
-def beyond(
-    mean: Floats,
-    belief: Floats,
-    shortest: Floats,
-    white: np.float32,
-    bound: Floats,
-    guess: Floats | None,
-) -> Floats:
-    """Light where the reference clips at ``bound`` and a darker frame is believed only so far.
+@dataclass(frozen=True, eq=False)
+class Darker:
+    """What the frames darker than the reference say of n pixels where it clips.
 
-    All (n, 3) but ``white``, where the shortest frame clips, and ``bound``, (3,).
+    ``belief`` (n, 1): in what they measure. A frame that clips too measures nothing, but the
+    shortest, whose clipping level is the best there is. ``least`` (n, 3): what the light is at
+    least, as frames tell that clip themselves. ``light`` (n, 3) of the shortest frame, ``open``
+    where it does not clip, and ``sure`` (n, 1), the belief in it.
     """
-    mixed = belief * mean + (1 - belief) * np.maximum(shortest, bound)
-    above = np.log(np.maximum(mixed, np.float32(1e-6)) / bound)
-    if guess is not None:  # what clips everywhere stays neutral
-        above += (1 - belief) * (shortest < white * np.float32(1 - 1e-5)) * guess
-    return np.asarray(bound * np.exp(np.maximum(above, 0)), np.float32)
+
+    belief: Floats
+    least: Floats
+    light: Floats
+    open: NDArray[np.bool_]
+    sure: Floats
+
+    @classmethod
+    def of(
+        cls, sources: list[Source], rows: slice, width: int, where: tuple[NDArray[np.intp], ...]
+    ) -> "Darker | None":
+        """Of frames, darkest first, at some pixels of the rows; None: all are fully believed."""
+        if not any(source.doubted(rows) for source in sources):
+            return None
+        belief = np.zeros((len(where[0]), 1), np.float32)
+        least = np.zeros((len(where[0]), 3), np.float32)
+        seen = [source.at(rows, width, where) for source in sources]
+        for i, (source, (codes, sure)) in enumerate(zip(sources, seen, strict=True)):
+            light, white = source.radiance(codes)
+            clips = light >= white * np.float32(1 - 1e-5)
+            least = np.maximum(least, sure * clips * white)
+            told = source.telling(codes) if i else 1
+            belief = np.maximum(belief, sure * told)
+        light, white = sources[0].radiance(seen[0][0])
+        return cls(belief, least, light, light < white * np.float32(1 - 1e-5), seen[0][1])
+
+    def beyond(self, mean: Floats, likely: Floats, bound: Floats, guess: Floats | None) -> Floats:
+        """The light, (n, 3), where the reference clips at ``bound``, (3,).
+
+        As far as the frames are believed it is their mean; else the shortest frame's, but at
+        least what clips: ``likely`` (n, 1) is the most of it that fits the channels of the
+        reference that do not clip, if it is not believed.
+        """
+        bound = np.maximum(self.least, bound)
+        fits = self.sure + (1 - self.sure) * np.minimum(likely, 1)
+        mixed = self.belief * mean + (1 - self.belief) * np.maximum(fits * self.light, bound)
+        above = np.log(np.maximum(mixed, np.float32(1e-6)) / bound)
+        if guess is not None:  # what clips everywhere stays neutral
+            above += (1 - self.belief) * self.open * guess
+        return np.asarray(bound * np.exp(np.maximum(above, 0)), np.float32)
 
 
 def apart(codes: NDArray[np.generic], levels: int) -> Floats:
@@ -360,20 +411,6 @@ def apart(codes: NDArray[np.generic], levels: int) -> Floats:
     """
     z = np.asarray(codes, np.float32) / np.float32(levels - 1)
     return np.asarray(np.clip((APART[1] - z) / (APART[1] - APART[0]), 0, 1), np.float32)
-
-
-def darker_belief(
-    sources: list[Source], rows: slice, width: int, where: tuple[NDArray[np.intp], ...]
-) -> Floats | None:
-    """The largest confidence of the darker frames at these pixels, (n, 1); None: full."""
-    belief = np.zeros((len(where[0]), 1), np.float32)
-    for source in sources:
-        if not source.doubted(rows):
-            return None
-        assert source.confidence is not None
-        full = strips.upsample(source.confidence, source.scale, rows, width)
-        belief = np.maximum(belief, full[where][:, None])
-    return belief
 
 
 def _identity() -> Floats:

@@ -148,13 +148,13 @@ def judge(net: "FlowMerge", arrays: Arrays, device: "torch.device | str", core: 
     for seen, kept, at in tiles(size, core, PAIR_HALO):
         evidence = evidence_of([cut(arrays, seen)], device)
         correction = net.correct(evidence)
-        confidence, radiance, belief, moved = net.judge(evidence, correction)
+        confidence, merged, moved = net.judge(evidence, correction)
         for whole, part in (
             (found.confidence, confidence[0, :, 0]),
             (found.shift.transpose(3, 0, 1, 2), correction.flow[0].transpose(0, 1)),
-            (found.radiance, radiance[0]),
+            (found.radiance, merged.radiance[0]),
             (found.shortest, moved.light[0, 0]),
-            (found.belief, belief[0]),
+            (found.belief, merged.belief[0]),
         ):
             whole[(..., *at)] = part[(..., *kept)].float().cpu().numpy()
     return found

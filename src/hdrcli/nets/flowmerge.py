@@ -30,6 +30,8 @@ REACH = 2.0  # px, the largest correction of the flow
 DEPTH = 3.0  # the largest correction of a clipped logarithm, e-folds
 SHOT, READ, QUANTUM = 2e-4, 1e-6, 4 / 12 / 255**2  # of the noise model, white at 1.0
 APART = (0.63, 1.045)  # times fade: light between which a channel beside a clipped one is doubted
+LIKELY = 3.0  # times the channels that do not clip: what a doubted frame may still say
+DIM = 1e-6  # light that nothing is divided by
 FALLBACK = 1e-7  # weight of the shortest frame where nothing else is known
 
 
@@ -95,6 +97,19 @@ class Correction:
     flow: Tensor
 
 
+@dataclass(frozen=True)
+class Merged:
+    """The explicit merge: ``radiance`` (B, 3, H, W), the reference's white at 1.0.
+
+    Where the reference clips: ``belief`` (B, 1, H, W) in what the darker frames measure, and
+    ``least`` (B, 3, H, W), the light there is at least.
+    """
+
+    radiance: Tensor
+    belief: Tensor
+    least: Tensor
+
+
 class ConvBlock(nn.Module):
     """Two 3×3 convolutions with ReLU; the second adds to the first."""
 
@@ -156,17 +171,15 @@ class FlowMerge(nn.Module):
 
     def forward(self, evidence: Evidence) -> Tensor:
         """Radiance of the reference's moment, (B, 3, H, W), the reference's white at 1.0."""
-        _, radiance, belief, moved = self.judge(evidence, self.correct(evidence))
-        return fill_in(radiance, belief, moved, self.guess(radiance, belief, moved))
+        _, merged, moved = self.judge(evidence, self.correct(evidence))
+        return fill_in(merged, moved, self.guess(merged, moved))
 
     @staticmethod
-    def judge(
-        evidence: Evidence, correction: Correction
-    ) -> tuple[Tensor, Tensor, Tensor, Evidence]:
-        """Apply a correction: confidence, radiance, belief in clipped light, moved evidence."""
+    def judge(evidence: Evidence, correction: Correction) -> tuple[Tensor, "Merged", Evidence]:
+        """Apply a correction: confidence (B, N, 1, H, W), the merge, and the moved evidence."""
         moved = apply_flow(evidence, correction.flow)
         confidence = corrected(moved, correction.logit)
-        return confidence, *merge(moved, confidence), moved
+        return confidence, merge(moved, confidence), moved
 
     def correct(self, evidence: Evidence) -> Correction:
         """Corrections of belief and flow, frame by frame beside the reference.
@@ -196,15 +209,15 @@ class FlowMerge(nn.Module):
             flow.reshape(*shape, *flow.shape[1:]) * heard,
         )
 
-    def guess(self, radiance: Tensor, belief: Tensor, evidence: Evidence) -> Tensor:
+    def guess(self, merged: "Merged", evidence: Evidence) -> Tensor:
         """Correction of the logarithm of clipped light, (B, 3, H, W), in e-folds."""
         return self.level_of(
             Highlights(
                 reference=evidence.of_reference(evidence.light),
                 shortest=evidence.light[:, 0],
-                radiance=radiance,
+                radiance=merged.radiance,
                 clipped=evidence.of_reference(evidence.clipped),
-                belief=belief,
+                belief=merged.belief,
                 ratio=evidence.ratio[:, 0],
             )
         )
@@ -343,11 +356,12 @@ def corrected(e: Evidence, logit: Tensor) -> Tensor:
     return torch.where(own, torch.ones_like(confidence), confidence)
 
 
-def merge(e: Evidence, confidence: Tensor) -> tuple[Tensor, Tensor]:
-    """The explicit merge: radiance (B, 3, H, W), and belief in clipped light (B, 1, H, W).
+def merge(e: Evidence, confidence: Tensor) -> Merged:
+    """The explicit merge, by the rules of ``average`` (backends/average.py, Darker).
 
     A channel of the reference that does not clip counts though its pixel may clip. A channel that
-    clips is at least its clipping level; where no darker frame is believed, it is the shortest's.
+    clips is at least its clipping level, or that of a darker frame that is believed and clips too;
+    where no frame is believed that measures it, it is the shortest's.
     """
     weight = e.weight * confidence
     weight = torch.cat([weight[:, :1] + FALLBACK, weight[:, 1:]], dim=1)
@@ -355,16 +369,31 @@ def merge(e: Evidence, confidence: Tensor) -> tuple[Tensor, Tensor]:
     norm = weight.sum(1)
     total = (weight * each).sum(1) / norm
     darker = (e.ratio < 1)[..., None, None, None]
-    belief = torch.where(darker, confidence, torch.zeros_like(confidence)).amax(1)
+    said = torch.where(darker, confidence, torch.zeros_like(confidence))
+    belief = (said * telling(e)).amax(1)
     own, bound = e.of_reference(e.light), e.bound[:, None, None, None]
+    clips = e.light >= bound[:, None]
+    least = (said * clips / e.ratio[..., None, None, None]).amax(1).maximum(bound)
     alone = photon_weight(own[:, :, None], torch.ones_like(own[:, :, 0, 0]), e.fade, e.bound)[
         :, :, 0
     ]
     extra = (alone - e.of_reference(e.weight)).clamp_min(0) * apart(own, e.fade)
     measured = (norm * total + extra * own) / (norm + extra)
-    lifted = belief * total + (1 - belief) * torch.maximum(each[:, 0], bound)
-    mended = torch.where(own >= bound, torch.maximum(lifted, bound), measured)
-    return torch.where(darker.any(1), mended, total), belief
+    likely = torch.where(own < bound, LIKELY * own / each[:, 0].clamp_min(DIM), 1.0).amin(
+        1, keepdim=True
+    )
+    fits = said[:, 0] + (1 - said[:, 0]) * likely.clamp_max(1)
+    lifted = belief * total + (1 - belief) * torch.maximum(fits * each[:, 0], least)
+    mended = torch.where(own >= bound, torch.maximum(lifted, least), measured)
+    return Merged(torch.where(darker.any(1), mended, total), belief, least)
+
+
+def telling(e: Evidence) -> Tensor:
+    """How much each frame measures, (B, N, 1, H, W): 0 where it clips, but for the shortest."""
+    largest = e.light.amax(2, keepdim=True)
+    low, high = e.fade.view(-1, 1, 1, 1, 1), e.bound.view(-1, 1, 1, 1, 1)
+    told = ((high - largest) / (high - low)).clamp(0, 1)
+    return torch.cat([torch.ones_like(told[:, :1]), told[:, 1:]], dim=1)
 
 
 def apart(light: Tensor, fade: Tensor) -> Tensor:
@@ -373,10 +402,9 @@ def apart(light: Tensor, fade: Tensor) -> Tensor:
     return ((high - light) / (high - low)).clamp(0, 1)
 
 
-def fill_in(radiance: Tensor, belief: Tensor, e: Evidence, guess: Tensor) -> Tensor:
+def fill_in(merged: Merged, e: Evidence, guess: Tensor) -> Tensor:
     """Correct light that clips in the reference, as far as no darker frame is believed."""
-    bound = e.bound[:, None, None, None]
-    clips = e.of_reference(e.light) >= bound
-    above = torch.log(radiance.clamp_min(1e-6) / bound)
-    filled = bound * torch.exp(F.relu(above + (1 - belief) * guess))
-    return torch.where(clips & (e.ratio < 1).any(1)[:, None, None, None], filled, radiance)
+    clips = e.of_reference(e.light) >= e.bound[:, None, None, None]
+    above = torch.log(merged.radiance.clamp_min(DIM) / merged.least)
+    filled = merged.least * torch.exp(F.relu(above + (1 - merged.belief) * guess))
+    return torch.where(clips & (e.ratio < 1).any(1)[:, None, None, None], filled, merged.radiance)

@@ -336,7 +336,7 @@ class Judge:
 def _judged(path: Path) -> Judged:
     arrays = loaded(path)
     evidence = priors.evidence_of([arrays])
-    merged, _ = merge(evidence, corrected(evidence, torch.zeros_like(evidence.belief)))
+    merged = merge(evidence, corrected(evidence, torch.zeros_like(evidence.belief))).radiance
     own = evidence.of_reference(evidence.light)
     pictures = [shown(x, evidence) for x in (truth_of([arrays]), own, merged)]
     return Judged(evidence, *pictures)
