@@ -30,6 +30,41 @@ def test_halves_are_rounded_as_numpy_rounds_them():
         assert (found == light.astype(np.float16)).all()
 
 
+def test_every_half_is_the_float_that_numpy_says():
+    bits = np.arange(65536, dtype=np.uint16)
+    found = np.empty(65536, np.float32)
+    kernels.floats_of_halves(bits, found, 65536)
+    assert np.array_equal(found, bits.view(np.float16).astype(np.float32), equal_nan=True)
+
+
+def exposed(light, slope, offset):
+    """What the kernel makes of grey light, with a gain 2 ** (slope log2 L + offset)."""
+    count = len(light)
+    pixels = np.repeat(light.astype(np.float32), 3)
+    matrix = np.concatenate([np.eye(3), [[0, 1, 0]]]).astype(np.float32)
+    gains = np.array([[np.full(count, slope), np.full(count, offset)]], np.float32)
+    limits = np.float32(1e30), np.float32(1e-30)
+    first, part = np.zeros(1, np.int64), np.zeros(1, np.float32)
+    kernels.expose(pixels, limits[0], matrix, gains, first, part, limits[1], 1, count)
+    return pixels.reshape(count, 3)
+
+
+@pytest.mark.parametrize("slope", [-1.0, -0.3, 0.0, 0.5])
+def test_a_gain_that_is_a_power_of_light(rng, slope):
+    light = np.exp2(rng.uniform(-40, 40, 997)).astype(np.float32)
+    found = exposed(light, slope, 1.5)
+    expected = light.astype(np.float64) ** (1 + slope) * 2**1.5
+    assert np.allclose(found, expected[:, None], rtol=3e-6)
+    cut = np.concatenate([exposed(light[:k], slope, 1.5)[-3:] for k in range(3, 40)])
+    whole = np.concatenate([found[k - 3 : k] for k in range(3, 40)])
+    assert (cut == whole).all()
+
+
+def test_light_that_is_no_number_is_black_or_the_most():
+    light = np.array([np.nan, -1, np.inf, -np.inf, 0, 1e-45])
+    assert (exposed(light, 0, 0)[:, 0] == np.array([0, 0, 1e30, 0, 0, 1e-45], np.float32)).all()
+
+
 @pytest.mark.parametrize("levels", [256, 65536])
 def test_a_sum_of_parts_is_the_whole(rng, levels):
     count = 1003

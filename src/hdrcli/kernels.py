@@ -13,13 +13,19 @@ from hdrcli.native import inlined, kernel
 
 Floats = NDArray[np.float32]
 Halves = NDArray[np.uint16]  # the bits of half floats
+Indices = NDArray[np.uint16]
+Integers = NDArray[np.int64]
+Entries = TypeVar("Entries", NDArray[np.uint8], NDArray[np.uint16], NDArray[np.float32])
 Codes = TypeVar("Codes", NDArray[np.uint8], NDArray[np.uint16])
 
 SMALLEST = np.uint32(113 << 23)  # bits of the smallest normal half, as a float
 LARGEST = np.uint32(0x477FF000)  # of the smallest number that is rounded to infinity
 ULP = np.uint32(126 << 23)  # of 0.5, whose last place is the last one of subnormal halves
 BIAS = np.uint32(112 << 10)  # what the exponents of halves and floats differ by
-HALF = np.float32(0.5)
+DENORMAL = np.float32(2.0**-24)  # the smallest half
+ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
+ROOT_TWO, LOG2_E = np.float32(2**0.5), np.float32(1.4426950408889634)
+LAST = np.float32(65535)
 
 
 @kernel
@@ -52,9 +58,10 @@ def accumulate(
 def half_bits(light: np.float32) -> np.uint16:
     """The bits of the half float nearest to a number of at least 0, of two the even one."""
     bits = np.float32(light).view(np.uint32)
-    small = np.float32(light + HALF).view(np.uint32) - ULP
-    odd = (bits >> np.uint32(13)) & np.uint32(1)
-    rounded = ((bits + np.uint32(0xFFF) + odd) >> np.uint32(13)) - BIAS
+    small = np.uint32(np.float32(light + HALF).view(np.uint32) - ULP)
+    odd = np.uint32(np.uint32(bits >> np.uint32(13)) & np.uint32(1))
+    above = np.uint32(np.uint32(bits + np.uint32(0xFFF)) + odd)
+    rounded = np.uint32(np.uint32(above >> np.uint32(13)) - BIAS)
     normal = rounded if bits < LARGEST else np.uint32(0x7C00)
     return np.uint16(small if bits < SMALLEST else normal)
 
@@ -75,3 +82,117 @@ def divide_to_half(total: Floats, out: Halves, count: int) -> None:
         norm = total[4 * i + 3]
         for c in range(3):
             out[3 * i + c] = half_bits(total[4 * i + c] / norm)
+
+
+@kernel
+def floats_of_halves(bits: Halves, out: Floats, count: int) -> None:
+    """Half floats as floats."""
+    for i in range(count):
+        short = np.uint32(bits[i])
+        size = np.uint32(short & np.uint32(0x7FFF))
+        shifted = np.uint32(size << np.uint32(13))
+        normal = np.uint32(shifted + np.uint32(112 << 23)).view(np.float32)
+        found = np.float32(np.int32(size)) * DENORMAL if size < np.uint32(0x400) else normal
+        endless = np.uint32(shifted + np.uint32(224 << 23)).view(np.float32)
+        found = found if size < np.uint32(0x7C00) else endless
+        out[i] = found if short < np.uint32(0x8000) else -found
+
+
+@inlined
+def log2(x: np.float32) -> np.float32:
+    """Of a positive number, to 1e-7; the polynomial is that of logf in S. Moshier's Cephes."""
+    bits = np.float32(x).view(np.uint32)
+    mantissa = np.uint32((bits & np.uint32(0x7FFFFF)) | np.uint32(0x3F800000)).view(np.float32)
+    exponent = np.float32(np.int32(np.int32(bits >> np.uint32(23)) - np.int32(127)))
+    large = mantissa > ROOT_TWO
+    exponent = exponent + ONE if large else exponent
+    t = (mantissa * HALF if large else mantissa) - ONE
+    z = t * t  # Estrin's order: Horner's waits for each product
+    low = t * np.float32(-2.4999993993e-1) + np.float32(3.3333331174e-1)
+    low += z * (t * np.float32(-1.6668057665e-1) + np.float32(2.0000714765e-1))
+    high = t * np.float32(-1.2420140846e-1) + np.float32(1.4249322787e-1)
+    high += z * (t * np.float32(-1.1514610310e-1) + np.float32(1.1676998740e-1))
+    high += z * z * np.float32(7.0376836292e-2)
+    p = low + z * z * high
+    natural = (p * t - HALF) * z + t
+    return exponent + natural * LOG2_E
+
+
+@inlined
+def exp2(x: np.float32) -> np.float32:
+    """To 1e-7, of what is limited to -126 … 127; the polynomial is that of exp2f in Cephes."""
+    risen = x if x > np.float32(-126) else np.float32(-126)
+    limited = risen if risen < np.float32(127) else np.float32(127)
+    whole = np.floor(limited + HALF)
+    t = limited - whole
+    z = t * t
+    low = t * np.float32(6.931472028550421e-1) + ONE
+    high = t * np.float32(5.550332471162809e-2) + np.float32(2.402264791363012e-1)
+    higher = t * np.float32(1.339887440266574e-3) + np.float32(9.618437357674640e-3)
+    p = low + z * (high + z * (higher + z * np.float32(1.535336188319500e-4)))
+    biased = np.uint32(np.int32(np.int32(whole) + np.int32(127)))
+    return np.float32(p * np.uint32(biased << np.uint32(23)).view(np.float32))
+
+
+@inlined
+def between(x: np.float32, most: np.float32) -> np.float32:
+    """A number limited to 0 … most; what is none is 0."""
+    positive = x if x > ZERO else ZERO
+    return positive if positive < most else most
+
+
+@kernel
+def expose(
+    light: Floats,
+    most: np.float32,
+    matrix: Floats,
+    gains: Floats,
+    upper: Integers,
+    part: Floats,
+    floor: np.float32,
+    rows: int,
+    width: int,
+) -> None:
+    """Make light, in place, the colours that a tone curve takes, with their local gain.
+
+    It is cleaned, limited to ``most``, and multiplied by ``matrix`` (4, 3), which gives three
+    colours and the luminance L that the gain, 2 ** (slope log2 L + offset), depends on. ``gains``
+    is (h, 2, width), slopes and offsets; row y lies ``part[y]`` below its row ``upper[y]``.
+    """
+    rr, rg, rb = matrix[0], matrix[1], matrix[2]
+    gr, gg, gb = matrix[3], matrix[4], matrix[5]
+    br, bg, bb = matrix[6], matrix[7], matrix[8]
+    lr, lg, lb = matrix[9], matrix[10], matrix[11]
+    for y in range(rows):
+        t, first, above = part[y], 3 * y * width, 2 * upper[y] * width
+        below = above + 2 * width if t > ZERO else above
+        for x in range(width):
+            i = first + 3 * x
+            r, g = between(light[i], most), between(light[i + 1], most)
+            b = between(light[i + 2], most)
+            luminance = lr * r + lg * g + lb * b
+            luminance = luminance if luminance > floor else floor
+            slope, offset = gains[above + x], gains[above + width + x]
+            slope += t * (gains[below + x] - slope)
+            offset += t * (gains[below + width + x] - offset)
+            gain = exp2(slope * log2(luminance) + offset)
+            red, green = rr * r + rg * g + rb * b, gr * r + gg * g + gb * b
+            blue = br * r + bg * g + bb * b
+            light[i] = (red if red > ZERO else ZERO) * gain
+            light[i + 1] = (green if green > ZERO else ZERO) * gain
+            light[i + 2] = (blue if blue > ZERO else ZERO) * gain
+
+
+@kernel
+def root_index(light: Floats, scale: np.float32, out: Indices, count: int) -> None:
+    """The place in a table, scale times the root of light, that is nearest to each number."""
+    for i in range(count):
+        place = np.sqrt(light[i]) * scale + HALF
+        out[i] = np.uint16(np.int32(place if place < LAST else LAST))
+
+
+@kernel
+def looked_up(index: Indices, table: Entries, out: Entries, count: int) -> None:
+    """What stands in a table."""
+    for i in range(count):
+        out[i] = table[index[i]]

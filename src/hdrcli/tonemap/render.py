@@ -5,7 +5,6 @@ operation is on single pixels, and blocks are padded so that the odd ends of vec
 which may round differently, never hold a pixel.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -13,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hdrcli import kernels
 from hdrcli.color import REC709, conversion, srgb_encode
 from hdrcli.frames import Radiance
 from hdrcli.strips import blocks, run
 from hdrcli.tonemap.curves import REC709_LUMINANCE, towards_grey
 from hdrcli.tonemap.plan import Plan
-from hdrcli.tonemap.scene import HUGE, cleaned
+from hdrcli.tonemap.scene import HUGE, as_floats, cleaned
 
 Floats = NDArray[np.float32]
 Codes = NDArray[Any]
@@ -34,36 +34,32 @@ LEVELS = {"uint8": 255, "uint16": 65535, "float32": 1}
 
 @dataclass(frozen=True, eq=False)
 class WideMap:
-    """A plan's gain map, stretched to the picture's width; (h, 2, W) slope and offset.
+    """A plan's gain map, stretched to the picture's width, and where the picture's rows lie in it.
 
-    Both are in natural logarithms. ``rise`` is the difference to the next row.
+    Row y of the picture lies ``part[y]`` below row ``upper[y]`` of the map.
     """
 
-    rows: Floats
-    rise: Floats
-    extent: float  # how much of the picture's height the map covers, at least 1
-
-    def row(self, place: float) -> Floats:
-        """Slope and offset along the row at ``place``, 0 to 1 of the picture's height, (2, W)."""
-        count = self.rows.shape[0]
-        at = min(max(place / self.extent * count - 0.5, 0.0), count - 1.0)
-        upper = int(at)
-        row: Floats = self.rise[upper] * np.float32(at - upper)
-        row += self.rows[upper]
-        return row
+    gains: Floats  # (h, 2, W), slope and offset
+    upper: NDArray[np.int64]  # (H,)
+    part: Floats  # (H,)
 
 
-def widened(gain: Floats, extent: tuple[float, float], width: int) -> WideMap:
-    """Stretch a (2, h, w) map to the width of the picture."""
-    small = gain.shape[2]
-    at = np.clip((np.arange(width) + 0.5) / (width * extent[1]) * small - 0.5, 0, small - 1)
-    left = np.minimum(at.astype(np.int64), max(small - 2, 0))
-    right = np.minimum(left + 1, small - 1)
-    t = (at - left).astype(np.float32)
+def widened(gain: Floats | None, extent: tuple[float, float], size: tuple[int, int]) -> WideMap:
+    """Stretch a (2, h, w) map to the width of a picture of (height, width); None: no gain."""
+    height, width = size
+    if gain is None:
+        gain = np.zeros((2, 1, 1), np.float32)
+
+    def places(count: int, covered: float, cells: int) -> tuple[NDArray[np.int64], Floats]:
+        at = np.clip((np.arange(count) + 0.5) / (count * covered) * cells - 0.5, 0, cells - 1)
+        whole = at.astype(np.int64)
+        return whole, (at - whole).astype(np.float32)
+
+    left, t = places(width, extent[1], gain.shape[2])
+    right = np.minimum(left + 1, gain.shape[2] - 1)
     wide = gain[:, :, left] * (1 - t) + gain[:, :, right] * t
-    wide[1] *= np.float32(np.log(2))
     rows = np.ascontiguousarray(wide.transpose(1, 0, 2), np.float32)
-    return WideMap(rows, np.diff(rows, axis=0, append=rows[-1:]), extent[0])
+    return WideMap(rows, *places(height, extent[0], gain.shape[1]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,76 +69,64 @@ class Renderer:
     plan: Plan
     size: tuple[int, int]
     enter: Floats | None  # (3, 3): the Radiance's RGB to Rec. 709, where they differ
-    colours: Floats  # (3, 3): Rec. 709 to the exposed colours of the curve
-    mixing: bool  # whether ``colours`` can leave negative numbers
-    luminance: Floats  # (1, 3): Rec. 709 to exposed luminance
+    matrix: Floats  # (4, 3): Rec. 709 to the exposed colours of the curve, and to luminance
     after: Floats | None  # (3, 3): the curve's colours to Rec. 709
     scale: float  # STEPS / sqrt(top)
     table: NDArray[Any]  # (1, 65536): display light, gain, or at once the code
     codes: NDArray[Any]  # (1, 65536): the code of display light (j / STEPS)^2
-    map: WideMap | None
-    floor: np.float32  # exposed luminance below which the local gain is constant
-    most: np.float32  # light above which all is white anyway: keeps indices within integers
+    map: WideMap
+    floor: float  # exposed luminance below which the local gain is constant
+    most: float  # light above which all is white anyway: keeps indices within integers
 
-    def strip(self, pixels: NDArray[np.floating], rows: slice) -> Codes:
-        """The codes of these rows of the picture, (h, W, 3)."""
-        out = np.empty(pixels.shape, self.codes.dtype)
+    def strip(self, pixels: NDArray[np.floating], rows: slice, out: Codes | None = None) -> Codes:
+        """The codes of these rows of the picture, (h, W, 3), in ``out`` if there is one."""
+        out = np.empty(pixels.shape, self.codes.dtype) if out is None else out
+        room = np.empty(0, np.float32)  # for one block after the other: fresh memory is slow
         for part in blocks((pixels.shape[0], pixels.shape[1]), BLOCK):
-            at = range(rows.start + part.start, rows.start + part.stop)
-            out[part] = self._block(pixels[part], at)
+            size = -(-pixels[part].size // (3 * LANES)) * 3 * LANES
+            room = room if room.size >= size else np.empty(size, np.float32)
+            self._block(pixels[part], rows.start + part.start, room[:size], out[part])
         return out
 
-    def _block(self, pixels: NDArray[np.floating], at: range) -> Codes:
-        count = pixels.shape[0] * pixels.shape[1]
-        light = _padded(cleaned(pixels, self.most)[0].reshape(1, count, 3))
+    def _block(self, pixels: NDArray[np.floating], start: int, light: Floats, out: Codes) -> None:
+        """The codes of a block whose first row is ``start``; ``light`` is room to work in."""
+        rows, width = pixels.shape[:2]
+        light[pixels.size :] = 0
+        as_floats(pixels, light)
         if self.enter is not None:
-            light = into_gamut(turned(light, self.enter))
-        colours = turned(light, self.colours)
-        if self.mixing:
-            colours = _positive(colours)
-        if self.map is not None:
-            colours = _times(colours, self._gain(turned(light, self.luminance), at, self.map))
-        codes = self._paling(colours) if self.plan.spec.on == "luminance" else self._curve(colours)
-        return codes.reshape(-1, 3)[:count].reshape(pixels.shape)
+            inside = into_gamut(turned(cleaned(light.reshape(1, -1, 3))[0], self.enter))
+            light[:] = inside.reshape(-1)
+        kernels.expose(
+            light,
+            np.float32(self.most),
+            self.matrix,
+            self.map.gains,
+            self.map.upper[start : start + rows],
+            self.map.part[start : start + rows],
+            np.float32(self.floor),
+            rows,
+            width,
+        )
+        colours = light.reshape(1, -1, 3)
+        if self.plan.spec.on == "luminance":
+            self._paling(colours, out)
+        else:
+            self._curve(colours, out)
 
-    def _gain(self, luminance: Floats, at: range, wide: WideMap) -> Floats:
-        """The local gain of each pixel, exp(slope log L + offset)."""
-        import cv2
-
-        np.maximum(luminance, self.floor, out=luminance)
-        cv2.log(luminance, dst=luminance)
-        logs = luminance.reshape(-1)
-        width = self.size[1]
-        for y, count in pairs(at):  # the map is far coarser than two rows
-            slope, offset = wide.row((y // 2 * 2 + 1) / self.size[0])
-            for i in range(y - at.start, y - at.start + count):
-                row = logs[i * width : (i + 1) * width]
-                row *= slope
-                row += offset
-        cv2.exp(luminance, dst=luminance)
-        return luminance
-
-    def _curve(self, light: Floats) -> Codes:
+    def _curve(self, light: Floats, out: Codes) -> None:
         """The curve on each channel."""
-        shown = _looked_up(_index(light, self.scale), self.table)
         if self.after is None:
-            return shown
-        return _looked_up(_index(_positive(turned(shown, self.after)), STEPS), self.codes)
+            _look_up(light, self.scale, self.table, out)
+            return
+        shown = np.empty_like(light)
+        _look_up(light, self.scale, self.table, shown)
+        _look_up(_positive(turned(shown, self.after)), STEPS, self.codes, out)
 
-    def _paling(self, light: Floats) -> Codes:
+    def _paling(self, light: Floats, out: Codes) -> None:
         """The curve on luminance; colours too bright for the display pale towards white."""
-        gain = _looked_up(_index(turned(light, LUMINANCE), self.scale), self.table)
-        shown = paled(_times(light, gain))
-        return _looked_up(_index(shown, STEPS), self.codes)
-
-
-def pairs(rows: range) -> Iterator[tuple[int, int]]:
-    """Rows of a picture two by two, from the even ones on: where each pair starts, and how many."""
-    at = rows.start
-    while at < rows.stop:
-        count = min(2 - at % 2, rows.stop - at)
-        yield at, count
-        at += count
+        gain = np.empty(light.shape[:2], np.float32)
+        _look_up(turned(light, LUMINANCE), self.scale, self.table, gain)
+        _look_up(paled(_times(light, gain)), STEPS, self.codes, out)
 
 
 def renderer(plan: Plan, size: tuple[int, int], dtype: str = "uint8") -> Renderer:
@@ -165,16 +149,14 @@ def _renderer(plan: Plan, size: tuple[int, int], dtype: str) -> Renderer:
         plan=plan,
         size=size,
         enter=None if same else conversion(plan.primaries, REC709).astype(np.float32),
-        colours=colours.astype(np.float32),
-        mixing=bool((colours < 0).any()),
-        luminance=np.float32(exposure) * LUMINANCE,
+        matrix=np.concatenate([colours, exposure * LUMINANCE]).astype(np.float32),
         after=None if spec.after is None else spec.after.astype(np.float32),
         scale=STEPS / float(np.sqrt(top)),
         table=_table(plan, top, dtype),
         codes=codes,
-        map=None if plan.gain is None else widened(plan.gain, plan.extent, size[1]),
-        floor=np.float32(2.0 ** values["floor"]),
-        most=np.float32(min(MOST_LIGHT * top / exposure, float(HUGE))),
+        map=widened(plan.gain, plan.extent, size),
+        floor=2.0 ** values["floor"],
+        most=min(MOST_LIGHT * top / exposure, float(HUGE)),
     )
 
 
@@ -204,20 +186,11 @@ def turned(light: Floats, matrix: Floats) -> Floats:
     return np.asarray(cv2.transform(light, matrix), np.float32)
 
 
-def _looked_up(index: NDArray[np.uint16], table: NDArray[Any]) -> NDArray[Any]:
-    import cv2
-
-    return np.asarray(cv2.LUT(index, table)).reshape(index.shape)
-
-
-def _index(light: Floats, scale: float) -> NDArray[np.uint16]:
-    """The table index of each number of at least 0, saturating at the top. Destroys ``light``."""
-    import cv2
-
-    flat = light.reshape(1, -1)
-    root = cv2.sqrt(flat, dst=flat)
-    index = cv2.addWeighted(root, scale, root, 0.0, 0.0, dtype=cv2.CV_16U)
-    return np.asarray(index, np.uint16).reshape(light.shape)
+def _look_up(light: Floats, scale: float, table: NDArray[Any], out: NDArray[Any]) -> None:
+    """What a table gives for each number of at least 0, saturating at the top; fills ``out``."""
+    index = np.empty(light.size, np.uint16)
+    kernels.root_index(light, np.float32(scale), index, light.size)
+    kernels.looked_up(index, table, out, out.size)
 
 
 def _positive(light: Floats) -> Floats:
@@ -236,17 +209,6 @@ def _times(light: Floats, gain: Floats) -> Floats:
     row = gain.reshape(1, -1)
     cv2.multiply(light, cv2.merge((row, row, row)), dst=light)
     return light
-
-
-def _padded(light: Floats) -> Floats:
-    """(1, n, 3) as (1, m, 3), m a multiple of LANES."""
-    count = light.shape[1]
-    if count % LANES == 0:
-        return light
-    padded = np.empty((1, -(-count // LANES) * LANES, 3), np.float32)
-    padded[:, :count] = light
-    padded[:, count:] = 0
-    return padded
 
 
 def into_gamut(light: Floats) -> Floats:
@@ -302,7 +264,7 @@ def tonemap_codes(
     ready = renderer(plan, (height, width), dtype)
 
     def work(rows: slice) -> None:
-        out[rows] = ready.strip(radiance.pixels[rows], rows)
+        ready.strip(radiance.pixels[rows], rows, out[rows])
 
-    run(work, (height, width), threads, BLOCK)
+    run(work, (height, width), threads, 4 * BLOCK)
     return out

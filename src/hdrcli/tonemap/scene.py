@@ -6,11 +6,11 @@ proxy of it are all judged alike (and are all mapped alike).
 
 import logging
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hdrcli import kernels
 from hdrcli.color import REC709, conversion, luminance_weights
 from hdrcli.frames import Radiance
 from hdrcli.strips import run
@@ -19,7 +19,6 @@ Floats = NDArray[np.float32]
 
 SIDE = 512  # pixels of the longer side of the picture that is analysed
 HUGE = np.float32(1e18)  # what stands for infinity: squares of it are still finite
-LARGEST_HALF = 65504.0
 _log = logging.getLogger(__name__)
 
 
@@ -56,36 +55,28 @@ def cleaned(pixels: NDArray[np.floating], most: np.float32 = HUGE) -> tuple[Floa
     NaN and negative light become 0; infinity, which is what an overflowed highlight leaves,
     becomes ``most`` and thereby white.
     """
-    import cv2
-
-    if pixels.dtype == np.float16:
-        bits = np.ascontiguousarray(pixels).view(np.uint16)
-        light = np.asarray(cv2.LUT(bits, _of_halves()), np.float32).reshape(pixels.shape)
-        bad = _bad_halves(bits)
-        return np.minimum(light, most) if bad or most < LARGEST_HALF else light, bad
-    linear = np.ascontiguousarray(pixels, np.float32)
+    linear = as_floats(pixels)
     if not linear.size or linear.view(np.uint32).max() <= most.view(np.uint32):
         return linear, 0  # as integers, NaN, inf and whatever has a sign are larger
     bad = int(np.count_nonzero(~(linear >= 0) | (linear > HUGE)))
     return np.minimum(_finite(linear), most), bad
 
 
+def as_floats(pixels: NDArray[np.floating], out: Floats | None = None) -> Floats:
+    """The same numbers as contiguous float32, in ``out`` if there is one; numpy is slow at it."""
+    if pixels.dtype == np.float16:
+        light = np.empty(pixels.shape, np.float32) if out is None else out
+        bits = np.ascontiguousarray(pixels).view(np.uint16)
+        kernels.floats_of_halves(bits, light, bits.size)
+        return light
+    if out is None:
+        return np.ascontiguousarray(pixels, np.float32)
+    out[: pixels.size] = pixels.reshape(-1)
+    return out
+
+
 def _finite(values: Floats) -> Floats:
     return np.clip(np.nan_to_num(values, nan=0.0, posinf=float(HUGE)), 0, HUGE)
-
-
-@cache
-def _of_halves() -> Floats:
-    """The clean light behind each of the 65,536 bit patterns of a half, (1, 65536)."""
-    bits = np.arange(65536, dtype=np.uint16)
-    return _finite(bits.view(np.float16).astype(np.float32)).reshape(1, -1)
-
-
-def _bad_halves(bits: NDArray[np.uint16]) -> int:
-    """How many halves are inf, NaN or below zero; -0 is not."""
-    if bits.size == 0 or int(bits.max()) < 0x7C00:
-        return 0
-    return int(np.count_nonzero((bits >= 0x7C00) & (bits != 0x8000)))
 
 
 def survey(radiance: Radiance, threads: int | None = None) -> Scene:
