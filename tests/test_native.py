@@ -16,7 +16,9 @@ def halves(light):
     total = np.ones((len(light) // 3, 4), np.float32)
     total[:, :3] = light.reshape(-1, 3)
     out = np.empty(light.size, np.float16)
-    kernels.divide_to_half(total, out.view(np.uint16), len(total))
+    kernels.divide_to_half(
+        total, np.float32(0), out.view(np.uint16), np.empty(1, np.int64), len(total)
+    )
     return light, out
 
 
@@ -77,7 +79,8 @@ def test_a_sum_of_parts_is_the_whole(rng, levels):
         for part in parts:
             rest = np.float32(1e-7), total[part], levels, part.stop - part.start
             kernels.accumulate(codes[part], light, weight, belief[part], 1, *rest)
-            kernels.divide(total[part], out[part], part.stop - part.start)
+            few = np.empty(1, np.int64)
+            kernels.divide(total[part], np.float32(0), out[part], few, part.stop - part.start)
         return total, out
 
     whole, mean = summed([slice(0, count)])
@@ -90,11 +93,11 @@ def test_a_sum_of_parts_is_the_whole(rng, levels):
 
 
 def test_wrong_arrays_are_refused():
-    total = np.ones((4, 4), np.float32)
+    light, bits = np.ones((4, 4), np.float32), np.empty((4, 2), np.uint16)
     with pytest.raises(AssertionError):
-        kernels.divide(total, np.empty((4, 3)), 4)  # type: ignore[arg-type]
+        kernels.floats_of_halves(bits, np.empty((4, 2)), 8)  # type: ignore[arg-type]
     with pytest.raises(AssertionError):
-        kernels.divide(total[:, ::2], np.empty((4, 3), np.float32), 2)
+        kernels.floats_of_halves(bits, light[:, ::2], 8)
 
 
 @given(st.binary(max_size=100), st.integers(0, 130))

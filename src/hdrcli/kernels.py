@@ -67,21 +67,62 @@ def half_bits(light: np.float32) -> np.uint16:
 
 
 @kernel
-def divide(total: Floats, out: Floats, count: int) -> None:
-    """The means of weighted sums (count, 4), as (count, 3)."""
+def mend(
+    codes: Codes,
+    light: Floats,
+    weight: Floats,
+    beside: Floats,
+    fade: int,
+    ceiling: int,
+    total: Floats,
+    levels: int,
+    count: int,
+) -> None:
+    """Where codes of a frame clip, or nearly: sums (count, 4) of no less than they say.
+
+    From ``fade`` on a channel below ``ceiling`` is measured with the weight that it would have
+    alone, times what its code is believed ``beside`` one that clips; the others are at least the
+    light of ``ceiling``. ``light`` is (3, levels), ``weight`` and ``beside`` (levels).
+    """
     for i in range(count):
+        largest = max(codes[3 * i], codes[3 * i + 1], codes[3 * i + 2])
+        if largest < fade:
+            continue
         norm = total[4 * i + 3]
         for c in range(3):
-            out[3 * i + c] = total[4 * i + c] / norm
+            code, at = codes[3 * i + c], 4 * i + c
+            if code >= ceiling:
+                total[at] = max(total[at], light[levels * c + ceiling] * norm)
+            else:
+                extra = max(weight[code] - weight[largest], ZERO) * beside[code]
+                mean = (total[at] + extra * light[levels * c + code]) / (norm + extra)
+                total[at] = mean * norm
 
 
 @kernel
-def divide_to_half(total: Floats, out: Halves, count: int) -> None:
-    """The same as half floats; the means are at least 0."""
+def divide(total: Floats, least: np.float32, out: Floats, few: Integers, count: int) -> None:
+    """The means of sums (count, 4), as (count, 3); in ``few`` how many weigh no more than that."""
+    found = 0
     for i in range(count):
         norm = total[4 * i + 3]
+        found += norm <= least
+        for c in range(3):
+            out[3 * i + c] = total[4 * i + c] / norm
+    few[0] = found
+
+
+@kernel
+def divide_to_half(
+    total: Floats, least: np.float32, out: Halves, few: Integers, count: int
+) -> None:
+    """The same as half floats; the means are at least 0."""
+    found = 0
+    for i in range(count):
+        norm = total[4 * i + 3]
+        found += norm <= least
         for c in range(3):
             out[3 * i + c] = half_bits(total[4 * i + c] / norm)
+    few[0] = found
 
 
 @kernel

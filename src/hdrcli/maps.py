@@ -56,8 +56,9 @@ def weights(bracket: Bracket, motion: Motion) -> list[Floats]:
     shares = np.empty((len(sources), *bracket.size), np.float32)
 
     def work(rows: slice) -> None:
+        total = np.empty((rows.stop - rows.start, bracket.size[1], 4), np.float32)
         for source, share in zip(sources, shares, strict=True):
-            share[rows] = summed([source], rows, bracket.size[1])[..., 3]
+            share[rows] = summed([source], rows, total)[..., 3]
         shares[:, rows] /= shares[:, rows].sum(axis=0)
 
     strips.run(work, bracket.size)

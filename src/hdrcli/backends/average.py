@@ -155,18 +155,22 @@ class WeightedMean:
         height, width = bracket.size
         out = np.empty((height, width, 3), self.settings.dtype)
 
+        highlights = Highlights.of(sources, bracket.reference)
+
         def work(rows: slice) -> int:
             near, lost = [source.over(rows) for source in sources], 0
+            room = np.empty((0, width, 4), np.float32)  # fresh memory for each block is slow
             for part in strips.inner_blocks(rows, width):
-                total = summed(near, part, width)
-                norm = total[..., 3].copy()
-                lost += int(np.count_nonzero(norm <= 2 * FALLBACK))
+                count = part.stop - part.start
+                room = room if len(room) >= count else np.empty((count, width, 4), np.float32)
+                total = summed(near, part, room[:count])
                 if deviation is not None:
-                    deviation[part] = 1 / np.sqrt(norm)
+                    deviation[part] = 1 / np.sqrt(total[..., 3])
                 if self.logarithmic:
-                    settle(total, np.exp(total[..., :3] / norm[..., None]))
-                mend_highlights(total, norm, near, bracket.reference, part, guess)
-                divide(total, out[part])
+                    settle(total, np.exp(total[..., :3] / total[..., 3:]))
+                if highlights is not None:
+                    highlights.mend(total, near, part, guess)
+                lost += divide(total, out[part])
             return lost
 
         pixels = strips.placed_pixels(bracket.size)
@@ -229,9 +233,9 @@ def unclipped(levels: int, frame: Frame) -> Floats:
     return np.asarray(np.clip((CLIP - z) / (CLIP - FADE), 0, 1))
 
 
-def summed(sources: list[Source], rows: slice, width: int) -> Floats:
-    """The weighted sum over the frames at some rows, (h, width, 4): w X of each channel, and w."""
-    total = np.zeros((rows.stop - rows.start, width, 4), np.float32)
+def summed(sources: list[Source], rows: slice, total: Floats) -> Floats:
+    """The weighted sum over the frames at some rows, (h, W, 4): w X of each channel, and w."""
+    total[:] = 0
     for source in sources:
         add(source, rows, total)
     return total
@@ -288,64 +292,100 @@ def finite(light: NDArray[Any]) -> Floats:
 
 
 def settle(total: Floats, light: Floats, where: tuple[Any, ...] = np.s_[:, :]) -> None:
-    """Put light into a sum, as if nothing else had been said there."""
-    total[(*where, slice(0, 3))] = light
-    total[(*where, 3)] = 1
+    """Make some light the mean of a sum, whose weight stays what it is."""
+    total[(*where, slice(0, 3))] = light * total[(*where, 3)][..., None]
 
 
-def divide(total: Floats, out: NDArray[np.floating]) -> None:
-    """The means of a sum, (h, w, 3), as float32 or float16. Light is at least 0."""
+def divide(total: Floats, out: NDArray[np.floating]) -> int:
+    """The means of a sum, (h, w, 3), as float32 or float16; how many are of nothing but bounds.
+
+    Light is at least 0.
+    """
+    lost, least = np.empty(1, np.int64), np.float32(2 * FALLBACK)
     if out.dtype == np.float16:
-        kernels.divide_to_half(total, out.view(np.uint16), total.size // 4)
+        kernels.divide_to_half(total, least, out.view(np.uint16), lost, total.size // 4)
     else:
-        kernels.divide(total, out, total.size // 4)
+        kernels.divide(total, least, out, lost, total.size // 4)
+    return int(lost[0])
 
 
-def mend_highlights(
-    total: Floats,
-    norm: Floats,
-    sources: list[Source],
-    reference: int,
-    rows: slice,
-    guess: Floats | None,
-) -> None:
+@dataclass(frozen=True, eq=False)
+class Highlights:
     """Where the reference clips: never darker than its clipping, and no ghost of another moment.
 
     A channel of the reference that does not clip is still a measurement, though the pixel is
     not believed as a whole. A channel that clips is at least its clipping level; where no darker
     frame is believed, it is taken from the shortest frame, corrected by the guess if there is one.
     """
-    own, frame = sources[reference], sources[reference].placement.frame
-    ceiling, fade = CLIP * (frame.levels - 1), FADE * (frame.levels - 1)
-    if not frame.levels or reference == 0:
-        return
-    codes = own.placement.codes(rows)[0]
-    if codes.max() < fade:
-        return
-    largest = strips.largest(codes)
-    where = np.nonzero(largest >= fade)
-    here, was = codes[where], total[where][:, :3] / total[where][:, 3:]
-    darker = Darker.of(sources[:reference], rows, frame.size[1], where)
-    light = looked_up(frame.table.T, here)
-    extra = np.maximum(own.weight[here] - own.weight[largest[where]][:, None], 0)
-    extra *= apart(here, frame.levels)
-    if darker is not None:  # rather nearly clipped than of another moment
+
+    reference: int
+    light: Floats  # (3, levels)
+    beside: Floats  # (levels,): how much a channel is believed beside one that clips
+    fade: int  # the codes where belief in the reference begins to fall, and where it has gone
+    ceiling: int
+
+    @classmethod
+    def of(cls, sources: list[Source], reference: int) -> "Highlights | None":
+        """Of the reference's codes; None where it never clips, or no frame is darker."""
+        frame = sources[reference].placement.frame
+        if not frame.levels or reference == 0:
+            return None
+        most = frame.levels - 1
+        beside = apart(np.arange(frame.levels), frame.levels)
+        light = np.ascontiguousarray(frame.table.T)
+        return cls(reference, light, beside, int(np.ceil(FADE * most)), int(np.ceil(CLIP * most)))
+
+    def mend(self, total: Floats, sources: list[Source], rows: slice, guess: Floats | None) -> None:
+        """Mend a sum of these rows, (h, W, 4)."""
+        own, darker = sources[self.reference], sources[: self.reference]
+        codes = np.ascontiguousarray(own.placement.codes(rows)[0])
+        if any(source.doubted(rows) for source in darker):
+            self._mend_doubted(total, codes, sources, rows, guess)
+            return
+        kernels.mend(
+            codes,
+            self.light,
+            own.weight,
+            self.beside,
+            self.fade,
+            self.ceiling,
+            total,
+            len(own.weight),
+            total.size // 4,
+        )
+
+    def _mend_doubted(
+        self,
+        total: Floats,
+        codes: Codes,
+        sources: list[Source],
+        rows: slice,
+        guess: Floats | None,
+    ) -> None:
+        """The same where not all darker frames are fully believed."""
+        own, width = sources[self.reference], total.shape[1]
+        largest = strips.largest(codes)
+        where = np.nonzero(largest >= self.fade)
+        if not len(where[0]):
+            return
+        here, known = codes[where], total[where][:, 3:]
+        was = total[where][:, :3] / known
+        darker = Darker.of(sources[: self.reference], rows, width, where)
+        light = looked_up(self.light, here)
+        extra = np.maximum(own.weight[here] - own.weight[largest[where]][:, None], 0)
+        extra *= self.beside[here]
         nobody = np.maximum(1 - 4 * darker.belief, 0) ** 2
-        extra = np.maximum(extra, nobody * own.weight[int(fade)])
-    known = norm[where][:, None]
-    measured = (known * was + extra * light) / (known + extra)
-    bound = frame.table[int(np.ceil(ceiling))]
-    if darker is None:
-        clipped = np.maximum(was, bound)
-    else:
-        shown = (here >= APART[0] * (frame.levels - 1)) & (darker.belief < 1)  # bright: no shade
+        extra = np.maximum(extra, nobody * own.weight[self.fade])  # rather that than a ghost
+        measured = (known * was + extra * light) / (known + extra)
+        shown = (here >= APART[0] * (len(own.weight) - 1)) & (darker.belief < 1)  # bright: no shade
         measured = np.maximum(measured, np.where(shown, NEARLY * light, 0))
         more = None
         if guess is not None:
-            more = strips.upsample(guess, sources[0].scale, rows, frame.size[1])[where]
-        likely = np.where(here < ceiling, LIKELY * light / np.maximum(darker.light, DIM), 1)
+            more = strips.upsample(guess, sources[0].scale, rows, width)[where]
+        likely = np.where(here < self.ceiling, LIKELY * light / np.maximum(darker.light, DIM), 1)
+        bound = self.light[:, self.ceiling]
         clipped = darker.beyond(was, likely.min(axis=1, keepdims=True), bound, more)
-    settle(total, np.where(here >= ceiling, clipped, measured), where)
+        settle(total, np.where(here >= self.ceiling, clipped, measured), where)
 
 
 def looked_up(tables: Floats, codes: NDArray[Any]) -> Floats:
@@ -372,10 +412,8 @@ class Darker:
     @classmethod
     def of(
         cls, sources: list[Source], rows: slice, width: int, where: tuple[NDArray[np.intp], ...]
-    ) -> "Darker | None":
-        """Of frames, darkest first, at some pixels of the rows; None: all are fully believed."""
-        if not any(source.doubted(rows) for source in sources):
-            return None
+    ) -> "Darker":
+        """Of frames, darkest first, at some pixels of the rows."""
         belief = np.zeros((len(where[0]), 1), np.float32)
         least = np.zeros((len(where[0]), 3), np.float32)
         seen = [source.at(rows, width, where) for source in sources]

@@ -60,7 +60,7 @@ def complete(
 
 def merged(block: Floats, took: Sequence[Source], left: Sequence[Source], rows: slice) -> Floats:
     """The network's radiance (h, w, 3) with the frames left over."""
-    total = summed(list(took), rows, block.shape[1])
+    total = summed(list(took), rows, np.empty((*block.shape[:2], 4), np.float32))
     total[..., 3] += np.float32(FALLBACK)
     total[..., :3] = total[..., 3:] * block
     for source in left:
