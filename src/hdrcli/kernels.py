@@ -13,6 +13,7 @@ from hdrcli.native import inlined, kernel
 
 Floats = NDArray[np.float32]
 Halves = NDArray[np.uint16]  # the bits of half floats
+Bytes = NDArray[np.uint8]
 Indices = NDArray[np.uint16]
 Integers = NDArray[np.int64]
 Entries = TypeVar("Entries", NDArray[np.uint8], NDArray[np.uint16], NDArray[np.float32])
@@ -23,7 +24,8 @@ LARGEST = np.uint32(0x477FF000)  # of the smallest number that is rounded to inf
 ULP = np.uint32(126 << 23)  # of 0.5, whose last place is the last one of subnormal halves
 BIAS = np.uint32(112 << 10)  # what the exponents of halves and floats differ by
 DENORMAL = np.float32(2.0**-24)  # the smallest half
-ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
+ZERO, HALF, ONE, TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
+CODES = np.float32(255)
 ROOT_TWO, LOG2_E = np.float32(2**0.5), np.float32(1.4426950408889634)
 LAST = np.float32(65535)
 
@@ -85,8 +87,8 @@ def mend(
     light of ``ceiling``. ``light`` is (3, levels), ``weight`` and ``beside`` (levels).
     """
     for i in range(count):
-        largest = max(codes[3 * i], codes[3 * i + 1], codes[3 * i + 2])
-        if largest < fade:
+        top = max(codes[3 * i], codes[3 * i + 1], codes[3 * i + 2])
+        if top < fade:
             continue
         norm = total[4 * i + 3]
         for c in range(3):
@@ -94,7 +96,7 @@ def mend(
             if code >= ceiling:
                 total[at] = max(total[at], light[levels * c + ceiling] * norm)
             else:
-                extra = max(weight[code] - weight[largest], ZERO) * beside[code]
+                extra = max(weight[code] - weight[top], ZERO) * beside[code]
                 mean = (total[at] + extra * light[levels * c + code]) / (norm + extra)
                 total[at] = mean * norm
 
@@ -237,3 +239,58 @@ def looked_up(index: Indices, table: Entries, out: Entries, count: int) -> None:
     """What stands in a table."""
     for i in range(count):
         out[i] = table[index[i]]
+
+
+@inlined
+def largest(codes: Bytes, i: int) -> np.uint8:
+    """The largest of three codes."""
+    return np.uint8(max(codes[i], codes[i + 1], codes[i + 2]))
+
+
+@inlined
+def halved(codes: Bytes, i: int, j: int) -> np.uint8:
+    """The mean of two neighbours at ``i`` and of two at ``j``, rounded."""
+    return np.uint8((codes[i] + codes[i + 3] + codes[j] + codes[j + 3] + 2) >> 2)
+
+
+@kernel
+def glance(
+    codes: Bytes,
+    light: Floats,
+    clip: int,
+    dark: int,
+    side: int,
+    mean: Floats,
+    clipped: Floats,
+    black: Floats,
+    rows: int,
+    width: int,
+    full_width: int,
+) -> None:
+    """What blocks of ``side`` x ``side`` pixels show in the two rows in their middle.
+
+    ``mean`` (rows, width, 3) is light: codes of 2 x 2 pixels are averaged before they are looked
+    up in ``light`` (3, 256). ``clipped`` and ``black`` (rows, width) are parts of the columns,
+    two pixels each, whose largest code is ``clip`` or more, or ``dark`` or less, in 255ths.
+    """
+    part, step = TWO / np.float32(side), CODES / np.float32(side)
+    for y in range(rows):
+        upper = 3 * full_width * (y * side + side // 2 - 1)
+        lower = upper + 3 * full_width
+        for x in range(width):
+            red, green, blue, ends, nights = ZERO, ZERO, ZERO, 0, 0
+            for k in range(side // 2):
+                i, j = upper + 3 * (x * side + 2 * k), lower + 3 * (x * side + 2 * k)
+                one = max(largest(codes, i), largest(codes, j))
+                two = max(largest(codes, i + 3), largest(codes, j + 3))
+                ends += int(one >= clip) + int(two >= clip)
+                nights += int(one <= dark) + int(two <= dark)
+                red += light[halved(codes, i, j)]
+                green += light[256 + halved(codes, i + 1, j + 1)]
+                blue += light[512 + halved(codes, i + 2, j + 2)]
+            at = y * width + x
+            mean[3 * at] = red * part
+            mean[3 * at + 1] = green * part
+            mean[3 * at + 2] = blue * part
+            clipped[at] = np.floor(np.float32(ends) * step + HALF) / CODES
+            black[at] = np.floor(np.float32(nights) * step + HALF) / CODES

@@ -19,8 +19,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, get_args
@@ -62,22 +61,27 @@ class Kernel(Generic[Parameters]):
     def __init__(self, function: Callable[Parameters, None]) -> None:
         assert isinstance(function, FunctionType)
         self.function: FunctionType = function
+        self._ready: dict[Type | None, tuple[Callable[..., int], Types]] = {}
         self.__doc__ = function.__doc__
 
     def __call__(self, *args: Parameters.args, **named: Parameters.kwargs) -> None:
         """Run it. Arrays must be contiguous, and of the types of the annotations."""
         assert not named, "kernels take their arguments by position"
-        kinds = self.variants[0]
-        if len(self.variants) > 1:
-            deciding = args[self.varying]
-            assert isinstance(deciding, np.ndarray)
-            (kinds,) = (v for v in self.variants if v[self.varying] == deciding.dtype)
-        call = _loaded(self.symbol(kinds), kinds)
+        deciding = args[self.varying]
+        choice = deciding.dtype if isinstance(deciding, np.ndarray) else None
+        call, kinds = self._ready.get(choice) or self._made_ready(choice)
         call(
             ctypes.byref(_NOWHERE),
             ctypes.byref(_NOWHERE),
             *(_passed(arg, kind) for arg, kind in zip(args, kinds, strict=True)),
         )
+
+    def _made_ready(self, choice: Type | None) -> tuple[Callable[..., int], Types]:
+        """The machine code for a type of the deciding argument, and the types of all."""
+        fitting = [v for v in self.variants if len(self.variants) == 1 or v[self.varying] == choice]
+        assert fitting, (choice, self.variants)
+        self._ready[choice] = _loaded(self.symbol(fitting[0]), fitting[0]), fitting[0]
+        return self._ready[choice]
 
     def symbol(self, kinds: Types) -> str:
         """The name of the machine code for arguments of these types."""
@@ -122,36 +126,27 @@ def _passed(arg: object, kind: Type) -> object:
     return arg.ctypes.data
 
 
-@dataclass
-class _Library:
-    """The machine code of all kernels in this process, once it is there."""
-
-    engine: "ExecutionEngine | None" = None
-    calls: dict[str, Callable[..., int]] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+_LOADING = threading.Lock()
 
 
-_LIBRARY = _Library()
-
-
-def prepare() -> "ExecutionEngine":
+def prepare() -> None:
     """Load the machine code, compiled first where there is none; else the first kernel does."""
-    with _LIBRARY.lock:
-        if _LIBRARY.engine is None:
-            _LIBRARY.engine = _engine(_code())
-        return _LIBRARY.engine
+    with _LOADING:
+        _library()
 
 
 def _loaded(symbol: str, kinds: Types) -> Callable[..., int]:
-    found = _LIBRARY.calls.get(symbol)
-    if found is None:
-        engine = prepare()
-        natural: dict[Type, Any] = {int: ctypes.c_int64, np.float32: ctypes.c_float}
-        plain = [natural.get(kind, ctypes.c_void_p) for kind in kinds]
-        form = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *plain)
-        found = form(engine.get_function_address(symbol))
-        _LIBRARY.calls[symbol] = found
-    return found
+    with _LOADING:
+        address = _library().get_function_address(symbol)
+    natural: dict[Type, Any] = {int: ctypes.c_int64, np.float32: ctypes.c_float}
+    plain = [natural.get(kind, ctypes.c_void_p) for kind in kinds]
+    return ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *plain)(address)
+
+
+@cache
+def _library() -> "ExecutionEngine":
+    """The machine code of all kernels in this process."""
+    return _engine(_code())
 
 
 def _engine(code: bytes) -> "ExecutionEngine":

@@ -5,6 +5,7 @@ float images never exist. Frames are brought to the reference here, once: homogr
 flow are composed into one map, and each pixel is interpolated a single time.
 """
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hdrcli import kernels
 from hdrcli.frames import Codes, Frame
 
 Floats = NDArray[np.float32]
@@ -126,49 +128,43 @@ def reduced(frame: Frame, size: tuple[int, int], clip: float, dark: float) -> Re
     height, width = frame.size[0] // down, frame.size[1] // across
     light = np.empty((height, width, 3), np.float32)
     marks = np.zeros((2, height, width), np.float32)
+    ends = clip * (frame.levels - 1), dark * (frame.levels - 1)
     columns = slice(0, width * across)
-    quick = frame.levels == 256 and down == across and down >= 4 and down % 2 == 0
+
+    def glance(rows: slice) -> None:
+        kernels.glance(
+            np.ascontiguousarray(frame.codes[rows.start * down : rows.stop * down]),
+            np.ascontiguousarray(frame.table.T),
+            math.ceil(round(ends[0], 6)),
+            math.floor(round(ends[1], 6)),
+            down,
+            light[rows],
+            marks[0, rows],
+            marks[1, rows],
+            rows.stop - rows.start,
+            width,
+            frame.size[1],
+        )
 
     def work(rows: slice) -> None:
         full = slice(rows.start * down, rows.stop * down)
-        part, to = frame.codes[full, columns], (width, rows.stop - rows.start)
-        if quick:
-            part = middle_rows(part, down)
-            first = light_of_halved(part, frame)
-        else:
-            first = frame.linear(full, columns)
-        light[rows] = cv2.resize(first, to, interpolation=cv2.INTER_AREA)
+        to = width, rows.stop - rows.start
+        light[rows] = cv2.resize(frame.linear(full, columns), to, interpolation=cv2.INTER_AREA)
         if frame.levels:
-            top = largest(cv2.max(part[::2], part[1::2]) if quick else part)
-            ends = ends_of(top, clip * (frame.levels - 1), dark * (frame.levels - 1))
-            for mark, end in zip(marks, ends, strict=True):
+            for mark, end in zip(
+                marks, ends_of(largest(frame.codes[full, columns]), *ends), strict=True
+            ):
                 if end is not None:
                     cell = cv2.resize(end, to, interpolation=cv2.INTER_AREA)
                     mark[rows] = cell * np.float32(1 / 255)
 
-    run(work, (height, width), pixels=8 * BLOCK_PIXELS // (down * across))
+    quick = frame.levels == 256 and down == across and down >= 4 and down % 2 == 0
+    run(glance if quick else work, (height, width), pixels=8 * BLOCK_PIXELS // (down * across))
     if (height, width) != size:
         to = size[::-1]
         light = np.asarray(cv2.resize(light, to, interpolation=cv2.INTER_AREA))
         marks = np.stack([cv2.resize(mark, to, interpolation=cv2.INTER_AREA) for mark in marks])
     return Reduced(light, marks[0], marks[1])
-
-
-def middle_rows(codes: Codes, down: int) -> Codes:
-    """The two rows in the middle of every ``down`` rows."""
-    height, width = codes.shape[0] // down, codes.shape[1]
-    apart = codes.reshape(height, down, width, 3)[:, down // 2 - 1 : down // 2 + 1]
-    return np.ascontiguousarray(apart).reshape(2 * height, width, 3)
-
-
-def light_of_halved(codes: Codes, frame: Frame) -> Floats:
-    """Light of the mean codes of 2 x 2 pixels of an eight-bit frame."""
-    import cv2
-
-    size = codes.shape[1] // 2, codes.shape[0] // 2
-    return np.asarray(
-        cv2.LUT(cv2.resize(codes, size, interpolation=cv2.INTER_AREA), frame.table[None])
-    )
 
 
 def ends_of(top: Codes, clip: float, dark: float) -> tuple[NDArray[np.uint8] | None, ...]:
