@@ -122,6 +122,19 @@ def test_tiled_equals_untiled(name):
     assert difference.max() < 1e-3
 
 
+def test_a_process_that_may_hold_less_cuts_smaller_tiles():
+    """As video does, whose frames and encoder need memory too."""
+    network = BACKENDS["deephdrvideo"].network
+    assert network is not None
+    net, compute = build("deephdrvideo"), device.Compute("cpu", "fp32")
+    most = [neural.most_of(compute, held) for held in (device.held() + 1e9, 1e12)]
+    little, much = (
+        neural.tile_spec(None, net, network, compute, (4000, 6000), m).size for m in most
+    )
+    assert most[0] == pytest.approx(1e9, rel=0.1)
+    assert little < much
+
+
 def test_without_context_tiles_would_show(monkeypatch):
     bracket = photograph(2 * texture(64, 100), (-2, 0, 2))
     whole = merge("psfnet", bracket, tile=0).pixels

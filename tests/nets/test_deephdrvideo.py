@@ -219,7 +219,7 @@ def test_the_brightest_clear_exposure_has_the_share():
     t = torch.tensor([[1.0, 16.0, 16.0, 4.0, 4.0]])
     codes = torch.tensor([0.02, 0.3, 0.02, 0.2])  # light at exposure 1
     L = (codes * t[..., None]).clamp(max=1).view(1, 5, 1, 1, 4).expand(-1, -1, 3, -1, -1)
-    P, _ = shares(L ** (1 / 2.2), t, torch.ones(1, 5, 1, 1, 4))
+    P, _ = shares(L, t, torch.ones(1, 5, 1, 1, 4))
     expected = torch.tensor([[0.0, 1, 0, 0], [0.5, 0, 0.5, 0], [0.5, 0, 0.5, 0]])
     torch.testing.assert_close(P[0, :3, 0, 0, :3], expected[:, [0, 1, 2]])
     torch.testing.assert_close(P[0, 3, 0, 0], torch.tensor([0.0, 0, 0, P[0, 3, 0, 0, 3]]))

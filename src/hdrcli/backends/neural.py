@@ -71,8 +71,8 @@ class Neural:
 
     name: ClassVar[str]
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, most_held: float = MOST_HELD) -> None:
+        self.settings, self.most_held = settings, most_held
         spec = BACKENDS[self.name]
         assert spec.network is not None
         assert spec.weights is not None
@@ -139,7 +139,8 @@ class Neural:
         runner = Runner.of(net, form, stack, compute, symmetries)
         runner.measure(stack)
         device.release(compute)
-        spec = tile_spec(self.settings.tile, net, self.spec, compute, stack.bracket.size)
+        most = most_of(compute, self.most_held)
+        spec = tile_spec(self.settings.tile, net, self.spec, compute, stack.bracket.size, most)
 
         def whole(spec: TileSpec) -> tuple[NDArray[np.floating], dict[str, Any]]:
             device.release(compute)
@@ -160,7 +161,7 @@ class Neural:
         for done, tile in enumerate(cut, start=1):
             put(out, tile, runner.radiance(stack.light(tile.rows, tile.cols)))
             self.settings.progress("network", done / len(cut))
-            if runner.compute.kind == "cpu" and device.held() > MOST_HELD - LEAST_LEFT:
+            if runner.compute.kind == "cpu" and device.held() > self.most_held - LEAST_LEFT:
                 device.release(runner.compute)
         return out
 
@@ -239,9 +240,14 @@ def places_of(net: nn.Module, bracket: Bracket) -> tuple[int, ...]:
 
 
 def tile_spec(
-    asked: int | None, net: nn.Module, spec: NetworkSpec, compute: Compute, size: tuple[int, int]
+    asked: int | None,
+    net: nn.Module,
+    spec: NetworkSpec,
+    compute: Compute,
+    size: tuple[int, int],
+    most: float,
 ) -> TileSpec:
-    """How to cut: as asked (0 is the whole picture), or what fits memory and cache.
+    """How to cut: as asked (0 is the whole picture), or what fits ``most`` bytes and the cache.
 
     Raises InputError for tiles that would hold their margins alone.
     """
@@ -260,22 +266,22 @@ def tile_spec(
     width = int(getattr(net, "channels", spec.channels))
     most_live = spec.aligned_bytes_per_pixel if wants_aligned(net) else spec.bytes_per_pixel
     bytes_per_pixel = most_live * width / spec.channels
-    most = int((most_of(compute) / bytes_per_pixel) ** 0.5)
+    widest = int((most / bytes_per_pixel) ** 0.5)
     side = device.tile_side(
         compute,
         bytes_per_pixel,
-        largest=min(LARGEST[compute.kind] + margins, most),
+        largest=min(LARGEST[compute.kind] + margins, widest),
         least=SMALLEST + margins,
         multiple=multiple,
     )
     return TileSpec(side, halo, BLEND, multiple, oblong=True)
 
 
-def most_of(compute: Compute) -> float:
+def most_of(compute: Compute, most_held: float = MOST_HELD) -> float:
     """Bytes that a tile may take: on the CPU less where the pictures themselves take much."""
     if compute.kind not in MOST:
         return float(1 << 62)
-    return max(MOST[compute.kind] / 4, min(MOST[compute.kind], MOST_HELD - device.held()))
+    return max(MOST[compute.kind] / 4, min(MOST[compute.kind], most_held - device.held()))
 
 
 def put(out: NDArray[np.floating], tile: Tile, found: Tensor) -> None:

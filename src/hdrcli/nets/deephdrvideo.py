@@ -152,7 +152,9 @@ class DeepHDRVideo(nn.Module):
         if not self.corrects:
             return torch.stack([self.coarse(L[:, w], t[:, w]) for w in windows], 1)
         belief = torch.ones_like(L[:, :, :1]) if belief is None else belief
-        return torch.stack([self.corrected(L[:, w], t[:, w], belief[:, w]) for w in windows], 1)
+        light = L.clamp(0, 1) ** GAMMA
+        found = [self.corrected(L[:, w], light[:, w], t[:, w], belief[:, w]) for w in windows]
+        return torch.stack(found, 1)
 
     def coarse(self, L: Tensor, t: Tensor, belief: Tensor | None = None) -> Tensor:
         """Stage 1, H^c of the frame in the middle: (B, 3, H, W).
@@ -162,27 +164,26 @@ class DeepHDRVideo(nn.Module):
         """
         if self.corrects:
             belief = torch.ones_like(L[:, :, :1]) if belief is None else belief
-            return self.corrected(L, t, belief)[:, :3]
+            return self.corrected(L, L.clamp(0, 1) ** GAMMA, t, belief)[:, :3]
         middle = self.window // 2
         reference = linear(L[:, middle], t[:, middle])
         M = well_exposed(L[:, middle], t[:, middle], t, LOW_COARSE, soft=self.soft_masks)
         return torch.lerp(self.blend(L, t), reference, M)
 
-    def corrected(self, L: Tensor, t: Tensor, belief: Tensor) -> Tensor:
-        """Stage 1 without a flow net: H^c and `exposure_used`, (B, 4, H, W)."""
+    def corrected(self, L: Tensor, light: Tensor, t: Tensor, belief: Tensor) -> Tensor:
+        """Stage 1 without a flow net: H^c and `exposure_used`, (B, 4, H, W); light is L^2.2."""
         assert self.weight_net is not None
         order = [self.window // 2, *self.neighbours]
-        L, t, belief = L[:, order], t[:, order], belief[:, order]
-        H = linear(L, t)
-        P, clear = shares(L, t, belief)
-        alike = [_re_exposed(L[:, i], t[:, i], t[:, 0]) for i in range(len(order))]
-        x = torch.cat((torch.stack(alike, 1), P, belief, clear), 2)
-        w = self.weight_net(x.flatten(1, 2)).view_as(H)
+        light, t, belief = light[:, order], t[:, order], belief[:, order]
+        P, clear = shares(light, t, belief)
+        alike = [_re_exposed(L[:, k], t[:, i], t[:, 0]) for i, k in enumerate(order)]
+        x = torch.cat((torch.stack(alike, 1), P, belief, clear), 2).flatten(1, 2)
+        del alike
+        w = self.weight_net(x).view_as(light)
         w = w * (P + ALSO * belief * clear)
-        H_c = (w * H).sum(1) / (w.sum(1) + 1e-8)
+        H_c = (w * (light / t[..., None, None, None])).sum(1) / (w.sum(1) + 1e-8)
         bound = BOUND / t[:, :1, None, None] * (t[:, :1] > t.amin(1, keepdim=True))[..., None, None]
-        clips = linear(L[:, 0], torch.ones_like(t[:, 0])) >= CLIPPED
-        H_c = torch.maximum(H_c, bound * clips)
+        H_c = torch.maximum(H_c, bound * (light[:, 0] >= CLIPPED))
         return torch.cat((H_c, exposure_used(P, t)), 1)
 
     @property
@@ -289,21 +290,20 @@ def _distrust(t: Tensor, around: Tensor) -> tuple[Tensor, Tensor]:
     return t < highest[:, None, None, None] * 0.999, t > lowest[:, None, None, None] * 1.001
 
 
-def shares(L: Tensor, t: Tensor, belief: Tensor) -> tuple[Tensor, Tensor]:
+def shares(light: Tensor, t: Tensor, belief: Tensor) -> tuple[Tensor, Tensor]:
     """What each frame contributes to the classical merge, summing to 1, and how clearly it shows.
 
-    Both (B, N, 1, H, W) in [0, 1]. L (B, N, 3, H, W), t (B, N) and belief (B, N, 1, H, W): the
-    current frame, then pairs of frames of one exposure. The light of a pixel comes from the
+    Both (B, N, 1, H, W) in [0, 1]. light (B, N, 3, H, W) of each frame's own white, t (B, N) and
+    belief (B, N, 1, H, W): the current frame, then pairs of one exposure. A pixel comes from the
     brightest exposure that shows it clearly and is believed, and the next darker one takes over
     smoothly: `video.cascade` says why. What neither shows clearly is taken from another moment.
     """
-    pairs = [(i, i + 1) for i in range(1, L.shape[1], 2)]
+    pairs = [(i, i + 1) for i in range(1, light.shape[1], 2)]
     mixed = [torch.ones_like(belief[:, :1])]
     for one, two in pairs:
         both = belief[:, one : two + 1] + 1e-3
         mixed += (both / both.sum(1, keepdim=True)).unsqueeze(1).unbind(2)
     mix = torch.cat(mixed, 1)  # of each frame in its exposure
-    light = L.clamp(0, 1) ** GAMMA
     groups = [(0,), *pairs]
     seen = torch.stack([(mix[:, g] * light[:, g]).sum(1) for g in map(list, groups)], 1)
     trust = torch.stack([belief[:, list(g)].amax(1) for g in groups], 1)
@@ -342,7 +342,9 @@ def _cascade(light: Tensor, trust: Tensor) -> tuple[Tensor, Tensor]:
 
 def _local_mean(x: Tensor) -> Tensor:
     """The mean of AROUND² pixels, fewer at the borders; the shape stays."""
-    return F.avg_pool2d(x, AROUND, 1, AROUND // 2, count_include_pad=False)
+    half = AROUND // 2
+    x = F.avg_pool2d(x, (AROUND, 1), 1, (half, 0), count_include_pad=False)
+    return F.avg_pool2d(x, (1, AROUND), 1, (0, half), count_include_pad=False)
 
 
 def exposure_used(P: Tensor, t: Tensor) -> Tensor:
@@ -535,11 +537,14 @@ class RefineNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, cin, H, W), in order of time, to (B, 3, H, W), float32, in (0, 1) or added."""
         h, w = x.shape[-2:]
-        full = [lrelu(self.conv_first_1(_padded(frame))) for frame in x.unbind(1)]
-        half = [lrelu(self.conv_first_2(f)) for f in full]
+        full, half = x[:, 1], list[Tensor]()
+        for i, frame in enumerate(x.unbind(1)):
+            f = lrelu(self.conv_first_1(_padded(frame)))
+            half.append(lrelu(self.conv_first_2(f)))
+            full = f if i == 1 else full
         y = self.recon_trunk(self.ta_fusion(self.align([self.feature_extraction(f) for f in half])))
         y = self.deconv1(torch.cat((half[1], y), 1))
-        y = lrelu(self.HRconv(torch.cat((full[1], y), 1)))
+        y = lrelu(self.HRconv(torch.cat((full, y), 1)))
         y = self.conv_last(y)[..., :h, :w]
         return y if self.adds else torch.sigmoid(y)
 

@@ -35,6 +35,7 @@ Floats = NDArray[np.float32]
 
 SHOWN = 0.75  # of the codes to be relied on: below it a crushed code shows nothing
 SEEN = 600_000  # pixels of the pictures that FlowMerge judges
+MOST_HELD = 1.9e9  # bytes that the process shall have in all while a tile is on the CPU
 
 
 class SteadyFlow:
@@ -101,7 +102,7 @@ class DeepWindow:
     side_by_side = False
 
     def __init__(self, settings: Settings, anchor: float, *, crushed: bool = False) -> None:
-        self.backend = DeepHDRVideo(settings)
+        self.backend = DeepHDRVideo(settings, MOST_HELD)
         self.settings, self.anchor, self.crushed = settings, anchor, crushed
         self.nets: dict[int, tuple[nn.Module, Form]] = {}  # by the number of exposures
 
