@@ -13,6 +13,7 @@ from itertools import pairwise, product
 import numpy as np
 from numpy.typing import NDArray
 
+from hdrcli import kernels
 from hdrcli.align.models import Matrix, Points, apply
 from hdrcli.align.views import Mask, Tone
 from hdrcli.frames import Codes, Floats
@@ -232,22 +233,26 @@ def track(
     Returns the shift (x, y) from the middle, and the correlation at the middle and at the
     shift (0 where it was lost); None where too little is unclipped in both.
     """
-    shift = np.zeros(2)
-    first = after = xx = xy = yy = det = 0.0
+    side, room, sums = len(model.light), np.empty_like(model.light), np.empty(11)
+    block = model.light, model.mask, model.gx, model.gy, wide, wide_mask
+    shift, first = np.zeros(2), 0.0
+    xx = xy = yy = 0.0
     for step in range(10):
-        mask = model.mask * _window(wide_mask, shift, whole=True)
-        if mask.sum() < SEEN * mask.size:
+        x, y = shift.astype(np.float32)
+        kernels.compare(*block, x, y, side, REACH, room, sums)
+        seen, aa, bb, ab, *slopes = sums.tolist()
+        if seen < SEEN * room.size:
             return None if step == 0 else (np.zeros(2), first, 0.0)
-        error, after = _difference(model.light, _window(wide, shift), mask)
-        first = after if step == 0 else first
+        alike = aa > 0 and bb > 0
+        after = ab / np.sqrt(aa * bb) if alike else 0.0
         if step == 0:  # the mask hardly changes within a few pixels
-            mx, my = model.gx * mask, model.gy * mask
-            xx, xy, yy = (float(np.vdot(*two)) for two in ((mx, mx), (mx, my), (my, my)))
-            det = xx * yy - xy * xy
+            first, (xx, xy, yy) = after, slopes[4:]
+        det = xx * yy - xy * xy
         if det <= 0.02 * (xx + yy) ** 2 / 4:
             return np.zeros(2), first, 0.0  # a straight edge: it may slide along itself
-        x, y = np.vdot(model.gx, error), np.vdot(model.gy, error)
-        move = np.array([yy * x - xy * y, xx * y - xy * x]) / det
+        scale = np.sqrt(aa / bb) if alike else 0.0
+        gx, gy = slopes[0] - scale * slopes[2], slopes[1] - scale * slopes[3]
+        move = np.array([yy * gx - xy * gy, xx * gy - xy * gx]) / det
         move *= min(1.0, 2 / max(float(np.hypot(*move)), 1e-9))
         shift = shift + move
         if np.abs(shift).max() > REACH - 1:
@@ -255,27 +260,3 @@ def track(
         if np.abs(move).max() < 0.01:
             break
     return shift, first, after
-
-
-def _window(wide: Floats, shift: NDArray[np.float64], *, whole: bool = False) -> Floats:
-    """Cut the middle of ``wide``, moved by ``shift``, between pixels unless ``whole``."""
-    import cv2
-
-    side = wide.shape[0] - 2 * REACH
-    if whole:
-        x, y = (np.rint(shift).astype(int) + REACH).tolist()
-        return wide[y : y + side, x : x + side]
-    middle = (wide.shape[0] - 1) / 2 + shift
-    cut = cv2.getRectSubPix(wide, (side, side), (float(middle[0]), float(middle[1])))
-    return np.asarray(cut, np.float32)
-
-
-def _difference(model: Floats, other: Floats, mask: Floats) -> tuple[Floats, float]:
-    """Model minus other, in units of the model, both of mean zero; and their correlation."""
-    n = mask.sum()
-    a = (model - np.vdot(model, mask) / n) * mask
-    b = (other - np.vdot(other, mask) / n) * mask
-    aa, bb, ab = np.vdot(a, a), np.vdot(b, b), np.vdot(a, b)
-    if aa <= 0 or bb <= 0:
-        return np.zeros_like(a), 0.0
-    return a - b * np.sqrt(aa / bb), float(ab / np.sqrt(aa * bb))

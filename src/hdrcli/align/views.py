@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from hdrcli import kernels
 from hdrcli.frames import Codes, Floats, Frame
 
 CLIP = 250 / 255  # a code at or above this part of the range counts as clipped
@@ -74,9 +75,7 @@ class Picture:
 class Tone:
     """How the codes of one frame become the log light of its pair."""
 
-    table: (
-        Floats  # (levels, 3): weighted light per code, 1 in sum where all channels clip; or (1, 3)
-    )
+    table: Floats  # (3, levels or 1): weighted light per code, 1 in sum where all channels clip
     floor: float  # light below which the scale is linear, in units of the common clip
 
     def __call__(self, codes: Codes) -> tuple[Floats, Mask]:
@@ -84,22 +83,21 @@ class Tone:
 
         Each channel is clipped alike in both frames, so one that is not clipped is enough.
         """
-        light = self._light(codes)
-        good = light < 0.999
-        return np.log(np.minimum(light, 1) * np.float32(1 / self.floor) + 1), good
-
-    def _light(self, codes: Codes) -> Floats:
-        import cv2
-
         if codes.dtype == np.float32:
             finite = np.nan_to_num(codes, nan=0.0, posinf=0.0, neginf=0.0)
-            return np.asarray(np.maximum(finite @ self.table[0], 0), np.float32)
-        if codes.dtype == np.uint8:
-            weighted = cv2.LUT(np.ascontiguousarray(codes), self.table[None])
-            return np.asarray(cv2.transform(weighted, np.ones((1, 3))), np.float32)
-        red, green, blue = (self.table[:, c].take(codes[..., c]) for c in range(3))
-        light: Floats = red + green + blue
-        return light
+            light = np.asarray(np.maximum(finite @ self.table[:, 0], 0), np.float32)
+            return np.log(np.minimum(light, 1) * np.float32(1 / self.floor) + 1), light < 0.999
+        logs, good = np.empty(codes.shape[:2], np.float32), np.empty(codes.shape[:2], np.bool_)
+        kernels.log_light(
+            np.ascontiguousarray(codes),
+            self.table,
+            np.float32(1 / self.floor),
+            logs,
+            good.view(np.uint8),
+            self.table.shape[1],
+            logs.size,
+        )
+        return logs, good
 
 
 def tones(one: Frame, other: Frame) -> tuple[Tone, Tone]:
@@ -126,6 +124,6 @@ def _ends(frame: Frame) -> tuple[Floats, float]:
 def _tone(frame: Frame, common: Floats, floor: float) -> Tone:
     scale = LUMA / float(common @ LUMA) / (frame.exposure or 1.0)
     if not frame.levels:
-        return Tone(scale[None].astype(np.float32), floor)
+        return Tone(scale[:, None].astype(np.float32), floor)
     alike = np.minimum(frame.table, common * (frame.exposure or 1.0))
-    return Tone((alike * scale).astype(np.float32), floor)
+    return Tone(np.ascontiguousarray((alike * scale).T, np.float32), floor)
