@@ -122,3 +122,49 @@ def test_a_temporary_folder_that_others_may_write_to_is_not_used(tmp_path, monke
     assert own.parent == tmp_path
     own.chmod(0o777)
     assert len(list(native.folders())) == 1
+
+
+def resampled(codes, matrix, top=0, rows=None, shifts=None):
+    """Codes where a homography, and shifts, put these rows."""
+    height, width = codes.shape[:2]
+    rows = height if rows is None else rows
+    out = np.empty((rows, width, 3), codes.dtype)
+    room = np.empty((2, width), np.int64), np.empty((8, width), np.float32)
+    further = np.zeros(1, np.float32) if shifts is None else shifts[top : top + rows]
+    size = height, width, top, 0, rows, width
+    most = np.float32(np.iinfo(codes.dtype).max)
+    given = 0 if shifts is None else 1
+    kernels.resample(codes, most, matrix, further, given, *room, out, *size)
+    return out
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_resampling_agrees_with_opencv_row_by_row(rng, dtype):
+    import cv2
+
+    codes = rng.integers(0, np.iinfo(dtype).max, (61, 83, 3)).astype(dtype)
+    matrix = np.array([[1.01, 0.03, -4.2], [-0.02, 0.99, 3.3], [1e-5, -2e-5, 1]])
+    found = resampled(codes, matrix)
+    how = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    size = codes.shape[1::-1]
+    theirs = cv2.warpPerspective(codes, matrix, size, flags=how, borderMode=cv2.BORDER_REPLICATE)
+    apart = np.abs(found.astype(int) - theirs) / np.iinfo(dtype).max
+    assert apart.max() <= 1.5 / 255
+    parts = [resampled(codes, matrix, top, 7 if top < 56 else 5) for top in range(0, 61, 7)]
+    assert (np.concatenate(parts) == found).all()
+
+
+def test_whole_pixels_are_only_moved(rng):
+    codes = rng.integers(0, 256, (40, 50, 3)).astype(np.uint8)
+    moved = resampled(codes, np.array([[1, 0, 3], [0, 1, -2], [0, 0, 1.0]]))
+    assert (moved[2:, :-3] == codes[:-2, 3:]).all()
+    assert (moved[:2] == moved[2]).all()
+    shifts = np.full((40, 50, 2), (3, -2), np.float32)
+    assert (resampled(codes, np.eye(3), shifts=shifts) == moved).all()
+
+
+def test_places_far_outside_are_the_border(rng):
+    codes = rng.integers(0, 256, (20, 30, 3)).astype(np.uint8)
+    beyond = np.array([[1, 0, 1e30], [0, 1, 0], [0, 0, 1.0]])
+    assert (resampled(codes, beyond) == codes[:, -1:]).all()
+    resampled(codes, np.array([[1, 0, 0], [0, 1, 0], [0.1, 0, -1.0]]))  # the horizon is in it

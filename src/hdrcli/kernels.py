@@ -26,6 +26,7 @@ ULP = np.uint32(126 << 23)  # of 0.5, whose last place is the last one of subnor
 BIAS = np.uint32(112 << 10)  # what the exponents of halves and floats differ by
 DENORMAL = np.float32(2.0**-24)  # the smallest half
 ZERO, HALF, ONE, TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
+SHARP, THREE = np.float32(-0.75), np.float32(3)
 CODES = np.float32(255)
 ROOT_TWO, LOG2_E = np.float32(2**0.5), np.float32(1.4426950408889634)
 LN_2, NEARLY_ONE = np.float32(0.6931471805599453), np.float32(0.999)
@@ -369,3 +370,154 @@ def compare(
     sums[0], sums[1], sums[2], sums[3] = n, aa, bb, ab
     sums[4], sums[5], sums[6], sums[7] = xa, ya, xb, yb
     sums[8], sums[9], sums[10] = xx, xy, yy
+
+
+@kernel
+def upsample(
+    small: Floats,
+    above: Integers,
+    below: Integers,
+    down: Floats,
+    before: Integers,
+    right: Floats,
+    line: Floats,
+    out: Floats,
+    length: int,
+    depth: int,
+    rows: int,
+    columns: int,
+) -> None:
+    """Between the numbers of a map (h, length), linearly: (rows, columns).
+
+    Row y lies ``down[y]`` of the way from row ``above[y]`` of the map to row ``below[y]``, column
+    x ``right[x]`` of that from column ``before[x]`` to the one ``depth`` further. ``line``
+    (length + depth) is room.
+    """
+    for i in range(length, length + depth):
+        line[i] = ZERO
+    for y in range(rows):
+        upper, lower, t = length * above[y], length * below[y], down[y]
+        for i in range(length):
+            line[i] = small[upper + i] + t * (small[lower + i] - small[upper + i])
+        for x in range(columns):
+            one, two = line[before[x]], line[before[x] + depth]
+            out[y * columns + x] = one + right[x] * (two - one)
+
+
+@inlined
+def limited(shift: float) -> float:
+    """A shift that is no further than any picture is large."""
+    low = shift if shift > -1e6 else -1e6
+    return low if low < 1e6 else 1e6
+
+
+@inlined
+def cubic(t: np.float32, k: int) -> np.float32:
+    """The weight of the k-th of four neighbours, t beyond the second (Keys 1981, a = -0.75)."""
+    u = ONE - t
+    before, after = SHARP * t * u * u, SHARP * u * t * t
+    second = ((SHARP + TWO) * t - (SHARP + THREE)) * t * t + ONE
+    if k == 0:
+        return before
+    if k == 1:
+        return second
+    return ONE - before - second - after if k == 2 else after
+
+
+@inlined
+def four(codes: Codes, at: int, t: np.float32) -> np.float32:
+    """A code between four pixels of a row, t beyond the second."""
+    one, two = np.float32(codes[at]), np.float32(codes[at + 3])
+    three, last = np.float32(codes[at + 6]), np.float32(codes[at + 9])
+    left = cubic(t, 0) * one + cubic(t, 1) * two
+    return np.float32(left + (cubic(t, 2) * three + cubic(t, 3) * last))
+
+
+@inlined
+def sixteen(
+    codes: Codes,
+    height: int,
+    width: int,
+    row: int,
+    column: int,
+    c: int,
+    x: np.float32,
+    y: np.float32,
+) -> np.float32:
+    """A code between sixteen pixels, the first at row and column; the border goes on outside."""
+    found = ZERO
+    for k in range(4):
+        start = min(max(row + k, 0), height - 1) * width
+        for j in range(4):
+            at = 3 * (start + min(max(column + j, 0), width - 1)) + c
+            found += cubic(y, k) * (cubic(x, j) * np.float32(codes[at]))
+    return found
+
+
+@kernel
+def resample(
+    codes: Codes,
+    most: np.float32,
+    matrix: Doubles,
+    shifts: Floats,
+    given: int,
+    whole: Integers,
+    parts: Floats,
+    out: Codes,
+    height: int,
+    width: int,
+    top: int,
+    left: int,
+    rows: int,
+    columns: int,
+) -> None:
+    """Codes (height, width, 3) at other places, (rows, columns, 3), between pixels by cubics.
+
+    Row y and column x of the result come from where ``matrix`` (3, 3) puts ``top`` + y and
+    ``left`` + x, and if ``given``, ``shifts`` (rows, columns, 2) further. Runs of pixels that are
+    shifted by equally many whole pixels are done at once. ``whole`` (2, columns) and ``parts``
+    (8, columns) are room.
+    """
+    for row in range(rows):
+        y = top + row
+        ax, ay = matrix[1] * y + matrix[2], matrix[4] * y + matrix[5]
+        az = matrix[7] * y + matrix[8]
+        for i in range(columns):
+            x = left + i
+            d = 1.0 / (matrix[6] * x + az)
+            dx, dy = (matrix[0] * x + ax) * d - x, (matrix[3] * x + ay) * d - y
+            if given:
+                dx += shifts[2 * (row * columns + i)]
+                dy += shifts[2 * (row * columns + i) + 1]
+            dx, dy = limited(dx), limited(dy)
+            fx, fy = np.floor(dx), np.floor(dy)
+            parts[i], parts[columns + i] = np.float32(dx - fx), np.float32(dy - fy)
+            whole[i], whole[columns + i] = int(fx), int(fy)
+        for i in range(2 * columns):
+            at = 2 * columns + 3 * i
+            parts[at] = parts[i]
+            parts[at + 1] = parts[i]
+            parts[at + 2] = parts[i]
+        start = 0
+        while start < columns:
+            sx, sy, stop = whole[start], whole[columns + start], start + 1
+            while stop < columns and whole[stop] == sx and whole[columns + stop] == sy:
+                stop += 1
+            fx, fy = 2 * columns + 3 * start, 5 * columns + 3 * start
+            column, line = left + start + sx - 1, y + sy - 1
+            to, inner = 3 * (row * columns + start), line >= 0 and line + 4 <= height
+            if inner and column >= 0 and column + stop - start + 3 <= width:
+                at = 3 * (line * width + column)
+                for j in range(3 * (stop - start)):
+                    tx, ty = parts[fx + j], parts[fy + j]
+                    upper = cubic(ty, 0) * four(codes, at + j, tx)
+                    upper += cubic(ty, 1) * four(codes, at + 3 * width + j, tx)
+                    lower = cubic(ty, 2) * four(codes, at + 6 * width + j, tx)
+                    lower += cubic(ty, 3) * four(codes, at + 9 * width + j, tx)
+                    out[to + j] = np.int32(between(upper + lower + HALF, most))
+            else:
+                for j in range(3 * (stop - start)):
+                    tx, ty = parts[fx + j], parts[fy + j]
+                    found = sixteen(codes, height, width, line, column + j // 3, j % 3, tx, ty)
+                    out[to + j] = np.int32(between(found + HALF, most))
+            start = stop

@@ -37,7 +37,6 @@ Type = np.dtype[Any] | type  # of an array's numbers, or int or np.float32
 Types = tuple[Type, ...]  # of the arguments
 
 DIGEST = hashlib.sha256().digest_size
-_KERNELS: "list[Kernel[...]]" = []
 _INLINED: dict[str, Callable[..., Any]] = {}
 _NOWHERE = ctypes.c_void_p()  # where kernels write that they return nothing
 
@@ -50,9 +49,7 @@ def inlined(function: Inlined) -> Inlined:
 
 def kernel(function: Callable[Parameters, None]) -> "Kernel[Parameters]":
     """Make a kernel of a function; what it is written in is said at the top of this file."""
-    made = Kernel(function)
-    _KERNELS.append(made)
-    return made
+    return Kernel(function)
 
 
 def summing_kernel(function: Callable[Parameters, None]) -> "Kernel[Parameters]":
@@ -60,9 +57,7 @@ def summing_kernel(function: Callable[Parameters, None]) -> "Kernel[Parameters]"
 
     Results then depend on how many numbers there are: not for anything that is cut into strips.
     """
-    made = Kernel(function, loose=True)
-    _KERNELS.append(made)
-    return made
+    return Kernel(function, loose=True)
 
 
 class Kernel(Generic[Parameters]):
@@ -91,7 +86,7 @@ class Kernel(Generic[Parameters]):
         """The machine code for a type of the deciding argument, and the types of all."""
         fitting = [v for v in self.variants if len(self.variants) == 1 or v[self.varying] == choice]
         assert fitting, (choice, self.variants)
-        self._ready[choice] = _loaded(self.symbol(fitting[0]), fitting[0]), fitting[0]
+        self._ready[choice] = _loaded(self, fitting[0]), fitting[0]
         return self._ready[choice]
 
     def symbol(self, kinds: Types) -> str:
@@ -138,30 +133,24 @@ def _passed(arg: object, kind: Type) -> object:
 
 
 _LOADING = threading.Lock()
+_LOADED: "dict[str, tuple[ExecutionEngine, bytes]]" = {}
 
 
-def prepare() -> None:
-    """Load the machine code, compiled first where there is none; else the first kernel does."""
+def _loaded(kernel: Kernel[...], kinds: Types) -> Callable[..., int]:
+    """The machine code for arguments of some types, compiled first where there is none."""
     with _LOADING:
-        _library()
-
-
-def _loaded(symbol: str, kinds: Types) -> Callable[..., int]:
-    with _LOADING:
-        address = _library().get_function_address(symbol)
+        symbol = kernel.symbol(kinds)
+        if symbol not in _LOADED:
+            code = _code(kernel, kinds)
+            _LOADED[symbol] = _engine(code), code
+        address = _LOADED[symbol][0].get_function_address(symbol)
     natural: dict[Type, Any] = {int: ctypes.c_int64, np.float32: ctypes.c_float}
     plain = [natural.get(kind, ctypes.c_void_p) for kind in kinds]
     return ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *plain)(address)
 
 
-@cache
-def _library() -> "ExecutionEngine":
-    """The machine code of all kernels in this process."""
-    return _engine(_code())
-
-
 def _engine(code: bytes) -> "ExecutionEngine":
-    """What holds the machine code in memory, ready to run."""
+    """What holds machine code in memory, ready to run. One for each: they take no second one."""
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
@@ -173,30 +162,28 @@ def _engine(code: bytes) -> "ExecutionEngine":
     return engine
 
 
-def _code() -> bytes:
-    """The machine code of all kernels for this processor, from the cache or compiled now."""
-    name = f"kernels-{_key()}.o"
+def _code(kernel: Kernel[...], kinds: Types) -> bytes:
+    """The machine code of a kernel for this processor, from the cache or compiled now."""
+    name = f"{kernel.symbol(kinds)}-{_key(kernel.function.__code__.co_filename)}.o"
     for folder in folders():
         code = _read(folder / name)
         if code is not None:
             return code
-    log.info("compiling the inner loops for this processor, which is done once")
-    code = compiled()
-    for folder in folders():
-        if _kept(folder / name, code):
-            break
-    else:
-        log.info("no folder to keep them in: they will be compiled again")
+    log.info("compiling the inner loops for this processor, once: takes some seconds")
+    code = compiled(kernel, kinds)
+    if not any(_kept(folder / name, code) for folder in folders()):
+        log.info("there is no folder to keep them in: they will be compiled again")
     return code
 
 
-def _key() -> str:
-    """What the machine code depends on: the kernels, the compiler and the processor."""
+@cache
+def _key(source: str) -> str:
+    """What machine code depends on: the kernels' source, the compiler and the processor."""
     import llvmlite.binding as llvm
 
     known = hashlib.sha256()
-    for source in sorted({inspect.getsourcefile(k.function) or "" for k in _KERNELS} | {__file__}):
-        known.update(Path(source).read_bytes())
+    for path in (__file__, source):
+        known.update(Path(path).read_bytes())
     for said in (
         str(llvm.llvm_version_info),
         llvm.get_process_triple(),
@@ -245,31 +232,9 @@ def _kept(path: Path, code: bytes) -> bool:
     return True
 
 
-def compiled() -> bytes:
-    """The machine code of all kernels for this processor, as an object file."""
+def compiled(kernel: Kernel[...], kinds: Types) -> bytes:
+    """The machine code of a kernel for this processor, as an object file."""
     import llvmlite.binding as llvm
-
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    whole = llvm.parse_assembly("")
-    for made in _KERNELS:
-        for kinds in made.variants:
-            module = llvm.parse_assembly(_assembly(made, kinds))
-            (entry,) = (f for f in module.functions if not f.is_declaration)
-            entry.name = made.symbol(kinds)
-            whole.link_in(module)
-    machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(
-        cpu=llvm.get_host_cpu_name(),
-        features=llvm.get_host_cpu_features().flatten(),
-        opt=3,
-        reloc="pic",
-        codemodel="jitdefault",
-    )
-    return bytes(machine.emit_object(whole))
-
-
-def _assembly(kernel: Kernel[...], kinds: Types) -> str:
-    """What numba makes of a kernel: LLVM's assembly, optimised, with nothing of Python in it."""
     import numba
 
     def named(kind: Type) -> Any:  # noqa: ANN401  numba's own
@@ -278,13 +243,39 @@ def _assembly(kernel: Kernel[...], kinds: Types) -> str:
         return numba.int64 if kind is int else numba.float32
 
     made: Any = numba.njit
-    helpers = {name: made(**_MANNER)(_within(f, {})) for name, f in _INLINED.items()}
     manner = _MANNER | {"fastmath": {"contract", "reassoc"}} if kernel.loose else _MANNER
+    bare = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # nothing of Python in it
     signature = numba.void(*(named(kind) for kind in kinds))
-    bare = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    dispatcher = made(signature, **manner, **bare)(_within(kernel.function, helpers))
-    (text,) = dispatcher.inspect_llvm().values()
-    return str(text)
+    dispatcher = made(signature, **manner, **bare)(_within(kernel.function, _helpers()))
+    ((signed, assembly),) = dispatcher.inspect_llvm().items()
+    module = llvm.parse_assembly(assembly)
+    for function in module.functions:
+        if not function.is_declaration:
+            function.linkage = "internal"
+    entry = module.get_function(dispatcher.overloads[signed].fndesc.llvm_func_name)
+    entry.name, entry.linkage = kernel.symbol(kinds), "external"
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(
+        cpu=llvm.get_host_cpu_name(),
+        features=llvm.get_host_cpu_features().flatten(),
+        opt=3,
+        reloc="pic",
+        codemodel="jitdefault",
+    )
+    return bytes(machine.emit_object(module))
+
+
+@cache
+def _helpers() -> dict[str, Any]:
+    """What kernels may call, as numba has it. One may call those before it."""
+    import numba
+
+    made: Any = numba.njit
+    helpers: dict[str, Any] = {}
+    for name, function in _INLINED.items():
+        helpers[name] = made(**_MANNER)(_within(function, helpers))
+    return helpers
 
 
 # Multiplications and additions may be contracted; nothing else may change what a number is.

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -198,7 +198,7 @@ class Placement:
         """Codes of the frame at the reference's pixels, and where there are none (or None)."""
         moving, width = self.moving(rows), self.frame.size[1]
         if moving is not None and moving.stop - moving.start > MOSTLY * width:
-            return _remap_block(self.frame, *self.positions(rows))
+            return self._flowed(rows, slice(0, width))
         own = _own_block if self.frame.warp is None else _warp_block
         codes, valid = own(self.frame, rows)
         return (codes, valid) if moving is None else self._moved(rows, moving, codes, valid)
@@ -213,7 +213,7 @@ class Placement:
         self, rows: slice, moving: slice, still: Codes, known: NDArray[np.bool_] | None
     ) -> tuple[Codes, NDArray[np.bool_] | None]:
         """What lies still, but for these columns, which flow."""
-        part, inside = _remap_block(self.frame, *self.positions(rows, moving))
+        part, inside = self._flowed(rows, moving)
         codes = still.copy()
         codes[:, moving] = part
         if inside is None and known is None:
@@ -250,13 +250,40 @@ class Placement:
     def positions(self, rows: slice, cols: slice | None = None) -> tuple[Floats, Floats]:
         """Position in the frame, x and y in its pixels, of every pixel of these rows."""
         cols = cols or slice(0, self.frame.size[1])
+        return self._moved_by(self._further(rows, cols), rows, cols)
+
+    def _moved_by(self, shift: Floats | None, rows: slice, cols: slice) -> tuple[Floats, Floats]:
         x, y = _through(self.frame.warp, rows, cols)
-        if self.flow is None:
-            return x, y
-        shift = upsample(self._shift, self.scale, rows, cols)
-        x += shift[..., 0]
-        y += shift[..., 1]
+        if shift is not None:
+            x += shift[..., 0]
+            y += shift[..., 1]
         return x, y
+
+    def _further(self, rows: slice, cols: slice) -> Floats | None:
+        """What flow does to the positions of these pixels, (h, w, 2), if there is any."""
+        return None if self.flow is None else upsample(self._shift, self.scale, rows, cols)
+
+    def _flowed(self, rows: slice, cols: slice) -> tuple[Codes, NDArray[np.bool_] | None]:
+        """Codes where the flow leads, and where there are none (or None)."""
+        import cv2
+
+        frame, shift = self.frame, self._further(rows, cols)
+        x, y = self._moved_by(shift, rows, cols)
+        source = _Source.between(frame, y)
+        from_top = y - np.float32(source.top)
+
+        def remapped(picture: NDArray[Any], how: int) -> NDArray[Any]:
+            border = cv2.BORDER_REPLICATE
+            return np.asarray(cv2.remap(picture, x, from_top, how, borderMode=border))
+
+        if frame.levels:
+            codes = _resampled(frame, rows, cols, shift)
+        else:
+            codes = remapped(source.codes, cv2.INTER_CUBIC)
+        valid = _within(x, y, frame.size)
+        if source.valid is not None:
+            valid &= remapped(source.valid, cv2.INTER_NEAREST).astype(bool)
+        return codes, None if valid.all() else valid
 
     @cached_property
     def _shift(self) -> Floats:
@@ -325,71 +352,42 @@ def upsample(small: Floats, scale: tuple[float, float], rows: slice, cols: slice
 
     ``cols`` are full-size columns like ``rows``, or the full width.
     """
-    import cv2
-
     cols = slice(0, cols) if isinstance(cols, int) else cols
     if scale == (1.0, 1.0):
         return small[rows, cols]
-    sx, sy = scale
-    factor = round(1 / sx)
-    if abs(factor * sx - 1) < 1e-9:
-        return _widened(_between(small, sy, rows, factor, cols), factor, cols)
-    matrix = np.array(
-        [
-            [sx, 0, (cols.start + 0.5) * sx - 0.5],
-            [0, sy, (rows.start + 0.5) * sy - 0.5],
-        ],
-        np.float64,
-    )
-    return np.asarray(
-        cv2.warpAffine(
-            small,
-            matrix,
-            (cols.stop - cols.start, rows.stop - rows.start),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
-        ),
-        np.float32,
-    )
-
-
-def _between(small: Floats, scale: float, rows: slice, factor: int, cols: slice) -> Floats:
-    """Between the rows of a map: its cells at these full-size rows, and one more on each side.
-
-    The cells are those that the full-size columns lie in, ``factor`` in each.
-    """
-    import cv2
-
     height, width = small.shape[:2]
-    first, last = cols.start // factor, (cols.stop - 1) // factor
-    left, right = min(max(first - 1, 0), width - 1), min(last + 2, width)
-    out = np.empty((rows.stop - rows.start, last - first + 3, *small.shape[2:]), np.float32)
-    inner = slice(left - first + 1, right - first + 1)
-    at = np.clip((np.arange(rows.start, rows.stop) + 0.5) * scale - 0.5, 0, height - 1)
-    for row, place in zip(out, at.tolist(), strict=True):
-        upper = int(place)
-        lower, part = min(upper + 1, height - 1), place - upper
-        above, below = small[upper, left:right], small[lower, left:right]
-        cv2.addWeighted(above, 1 - part, below, part, 0, dst=row[inner])
-    out[:, : inner.start] = out[:, inner.start, None]
-    out[:, inner.stop :] = out[:, inner.stop - 1, None]
+    size = rows.stop - rows.start, cols.stop - cols.start
+    out = np.empty((*size, *small.shape[2:]), np.float32)
+    depth = out[0, 0].size
+    above, down = _cells(rows.start, rows.stop, scale[1], height, 1)
+    kernels.upsample(
+        np.ascontiguousarray(small),
+        above,
+        np.minimum(above + 1, height - 1),
+        down,
+        *_cells(cols.start, cols.stop, scale[0], width, depth),
+        np.empty((width + 1) * depth, np.float32),
+        out,
+        width * depth,
+        depth,
+        size[0],
+        size[1] * depth,
+    )
     return out
 
 
-def _widened(cells: Floats, factor: int, cols: slice) -> Floats:
-    """Between the columns of (h, n + 2, ...) cells, ``factor`` columns in each: these columns."""
-    import cv2
+@lru_cache(maxsize=256)
+def _cells(
+    start: int, stop: int, scale: float, count: int, depth: int
+) -> tuple[NDArray[np.int64], Floats]:
+    """Between which of ``count`` cells full-size pixels lie: the one before, and how far beyond.
 
-    count = cells.shape[1] - 2
-    phases = []
-    for column in range(factor):
-        at = (column + 0.5) / factor + 0.5  # from the centre of the cell before
-        left = int(at)
-        one, two = cells[:, left : left + count], cells[:, left + 1 : left + 1 + count]
-        phases.append(cv2.addWeighted(one, left + 1 - at, two, at - left, 0))
-    wide = np.asarray(cv2.merge(phases), np.float32)
-    wide = wide.reshape(cells.shape[0], count * factor, *cells.shape[2:])
-    return wide[:, cols.start % factor :][:, : cols.stop - cols.start]
+    Both once for each of ``depth`` numbers of a pixel; their cells come ``depth`` apart.
+    """
+    at = np.clip((np.arange(start, stop) + 0.5) * scale - 0.5, 0, count - 1)
+    whole = at.astype(np.int64)
+    numbers = whole[:, None] * depth + np.arange(depth)
+    return numbers.reshape(-1), np.repeat((at - whole).astype(np.float32), depth)
 
 
 def small_rows(small: NDArray[Any], scale: tuple[float, float], rows: slice) -> NDArray[Any]:
@@ -421,12 +419,39 @@ def _warp_block(frame: Frame, rows: slice) -> tuple[Codes, NDArray[np.bool_] | N
             cv2.warpPerspective(picture, up @ matrix, size, flags=flags, borderMode=border)
         )
 
-    codes = warped(source.codes, cv2.INTER_CUBIC)
+    if frame.levels:
+        codes = _resampled(frame, rows, slice(0, width))
+    else:
+        codes = warped(source.codes, cv2.INTER_CUBIC)
     valid = inside(matrix, frame.size, (height, width))
     if source.valid is not None:
         known = warped(source.valid, cv2.INTER_NEAREST).astype(bool)
         valid = known if valid is None else known & valid
     return codes, valid
+
+
+def _resampled(frame: Frame, rows: slice, cols: slice, shift: Floats | None = None) -> Codes:
+    """Codes of an integer frame at these rows and columns of the reference, (h, w, 3).
+
+    Where its warp puts them, and ``shift`` (h, w, 2) further; bicubic, the border goes on outside.
+    """
+    size = rows.stop - rows.start, cols.stop - cols.start
+    out = np.empty((*size, 3), frame.codes.dtype)
+    kernels.resample(
+        np.ascontiguousarray(frame.codes),
+        np.float32(frame.levels - 1),
+        np.eye(3) if frame.warp is None else np.ascontiguousarray(frame.warp, np.float64),
+        np.zeros(1, np.float32) if shift is None else np.ascontiguousarray(shift, np.float32),
+        0 if shift is None else 1,
+        np.empty((2, size[1]), np.int64),
+        np.empty((8, size[1]), np.float32),
+        out,
+        *frame.size,
+        rows.start,
+        cols.start,
+        *size,
+    )
+    return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -486,19 +511,3 @@ def _within(x: Floats, y: Floats, frame_size: tuple[int, int]) -> NDArray[np.boo
     height, width = frame_size
     last = width - 1 + EDGE, height - 1 + EDGE
     return np.asarray((x >= -EDGE) & (y >= -EDGE) & (x <= last[0]) & (y <= last[1]))
-
-
-def _remap_block(frame: Frame, x: Floats, y: Floats) -> tuple[Codes, NDArray[np.bool_] | None]:
-    import cv2
-
-    source = _Source.between(frame, y)
-    from_top = y - np.float32(source.top)
-
-    def remapped(picture: NDArray[Any], how: int) -> NDArray[Any]:
-        return np.asarray(cv2.remap(picture, x, from_top, how, borderMode=cv2.BORDER_REPLICATE))
-
-    codes = remapped(source.codes, cv2.INTER_CUBIC)
-    valid = _within(x, y, frame.size)
-    if source.valid is not None:
-        valid &= remapped(source.valid, cv2.INTER_NEAREST).astype(bool)
-    return codes, None if valid.all() else valid
