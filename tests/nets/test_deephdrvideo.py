@@ -4,7 +4,16 @@ import pytest
 import torch
 
 from hdrcli.importers import import_files
-from hdrcli.nets.deephdrvideo import LOW, DeepHDRVideo, linear, shares, warp, well_exposed
+from hdrcli.nets.deephdrvideo import (
+    LOW,
+    STOPS,
+    DeepHDRVideo,
+    exposure_used,
+    linear,
+    shares,
+    warp,
+    well_exposed,
+)
 from tests.nets.golden import arrays, assert_close, weights
 from tests.nets.support import point_a_little
 
@@ -224,6 +233,16 @@ def test_the_brightest_clear_exposure_has_the_share():
     torch.testing.assert_close(P[0, :3, 0, 0, :3], expected[:, [0, 1, 2]])
     torch.testing.assert_close(P[0, 3, 0, 0], torch.tensor([0.0, 0, 0, P[0, 3, 0, 0, 3]]))
     assert P[0, 3, 0, 0, 3] > 0.1
+
+
+def test_light_and_the_exposure_used_tell_the_code():
+    """However far the exposures of a clip are apart: noise follows from the code."""
+    for step in (1.5, 6.0):
+        t = torch.tensor([[0.0, 1, 0]]).mul(step).exp2()
+        light = torch.full((1, 1, 2, 2), 0.3) / t[:, 1, None, None, None]  # of the bright frame
+        P = torch.tensor([0.0, 1, 0]).view(1, 3, 1, 1, 1).expand(-1, -1, 1, 2, 2)
+        code = torch.log2(light) + STOPS * exposure_used(P, t)
+        torch.testing.assert_close(code, torch.full_like(code, 0.3).log2())
 
 
 @pytest.mark.parametrize("exposures", [2, 3])

@@ -270,6 +270,19 @@ def test_video_windows_alternate_in_order_of_time(scenes):
         assert len({round(float(e), 4) for e in exposures[0]}) == period
 
 
+def test_a_clip_is_metered_whichever_frame_is_the_present_one(scenes):
+    for period in (2, 3):
+        batch = video_windows(scenes, 4, size=(32, 40), batch=24, frames=2 * period + 1,
+                              period=period)  # fmt: skip
+        rows = torch.arange(24)
+        places = {"dark": batch.true_exposures.argmin(1), "bright": batch.true_exposures.argmax(1)}
+        clips = {name: (batch.linear[rows, place].amax(1) > 0.99).float().mean((1, 2))
+                 for name, place in places.items()}  # fmt: skip
+        assert clips["dark"].median() < 0.05 < clips["bright"].median() < 0.6
+        shown, true = batch.linear[:, period], batch.radiance.clamp(max=1)  # the present one
+        assert (shown - true).abs().mean((1, 2, 3)).median() < 0.02
+
+
 def test_contact_sheet_shows_every_frame(scenes):
     batch = bracket_batch(scenes, 0, size=(32, 40), batch=2, frames=3)
     sheet = contact_sheet(batch)

@@ -348,12 +348,13 @@ def _local_mean(x: Tensor) -> Tensor:
 
 
 def exposure_used(P: Tensor, t: Tensor) -> Tensor:
-    """How much darker than the brightest frame those are that are used: stops / STOPS, at most 0.
+    """How much brighter than the darkest frame those are that are used: stops / STOPS, from 0.
 
-    (B, 1, H, W), for shares P (B, N, 1, H, W) and exposures t (B, N). Noise follows from it.
+    (B, 1, H, W), for shares P (B, N, 1, H, W) and exposures t (B, N). With the light, which is
+    relative to the darkest frame too, it tells the codes that the light came from: its noise.
     """
-    used = (P * (t / t.amax(1, keepdim=True))[:, :, None, None, None]).sum(1)
-    return torch.log2(used.clamp(min=2**-12)) / STOPS
+    used = (P * (t / t.amin(1, keepdim=True))[:, :, None, None, None]).sum(1)
+    return torch.log2(used.clamp(min=1)) / STOPS
 
 
 def warp(image: Tensor, flow: Tensor) -> Tensor:

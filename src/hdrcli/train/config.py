@@ -22,7 +22,7 @@ BRACKET = Recipe(
     told_srgb=0.15,
     curves={"srgb": 0.7, "gamma": 0.1, "tone": 0.1, "style": 0.1},
 )
-VIDEO = replace(BRACKET, step_ev=(1.5, 3.0))
+VIDEO = replace(BRACKET, step_ev=(1.5, 5.5))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,10 @@ from hdrcli.train.scenes.material import Scenes, expose
 from hdrcli.train.scenes.recipe import Recipe
 from hdrcli.train.scenes.staging import Item, margin_of, stage
 
+THREE_STEP_EV = (1.0, 3.5)  # between the exposures of a clip of three
+METERED = (0.4, 1.3)  # which exposure a clip is metered for: 0 the darkest, 1 the brightest
+SAME_SHUTTER = 0.5  # probability that frames of a clip are open equally long
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -78,17 +82,20 @@ def video_windows(
     """Return windows of a clip whose exposures alternate with this period (2 or 3).
 
     Frames are in order of time; the reference is the middle one, at any place of the
-    period; things move at constant velocity and the camera drifts.
+    period; things move at constant velocity and the camera drifts. The scene is exposed for
+    the clip and not for the reference: mostly the darkest frame holds nearly all of it.
     """
     recipe = recipe or Recipe()
     dice = Dice(seed)
     items = []
     for _ in range(batch):
-        step = dice.uniform(*recipe.step_ev) if period == 2 else dice.uniform(1.0, 3.0)
+        step = dice.uniform(*(recipe.step_ev if period == 2 else THREE_STEP_EV))
         start, middle = dice.integer(0, period - 1), frames // 2
         levels = [step * ((start + n) % period) for n in range(frames)]
-        exposures = [2.0 ** (level - levels[middle]) for level in levels]
-        shutters = _shutters(dice, exposures)
+        white = step * (period - 1) * dice.uniform(*METERED)
+        exposures = [2.0 ** (level - white) for level in levels]
+        alike = dice.chance(SAME_SHUTTER)  # the gain alternates
+        shutters = _shutters(dice, [1.0] * frames if alike else exposures)
         moments = [float(n - middle) for n in range(frames)]
         timeline = motion.Timeline(moments, shutters, exposures, middle)
         canvas = _canvas(scenes, dice, size)
@@ -141,7 +148,9 @@ def photograph(items: list[Item], dice: Dice, recipe: Recipe) -> Batch:
     light = torch.stack([item.light for item in items])
     true = torch.tensor([item.timeline.exposures for item in items], device=device)
     reference = torch.tensor([item.timeline.reference for item in items], device=device)
-    radiance = light[torch.arange(len(items), device=device), reference].clone()
+    rows = torch.arange(len(items), device=device)
+    whites = true[rows, reference]
+    radiance = light[rows, reference] * whites[:, None, None, None]
     noise = torch.tensor(
         [[dice.log_uniform(*recipe.photon_noise), dice.log_uniform(*recipe.read_noise)]
          for _ in items],
@@ -153,6 +162,7 @@ def photograph(items: list[Item], dice: Dice, recipe: Recipe) -> Batch:
     signal = camera.sensor(light.mul_(true[:, :, None, None, None]), noise, dice)
     developed = camera.develop(signal, torch.stack([r.encode for r in responses]).to(device))
     codes, linear = _stored(developed, told_decode, dice, recipe)
+    true = true / whites[:, None]
     return Batch(
         codes=codes,
         linear=linear,
