@@ -19,6 +19,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache, cached_property
 from pathlib import Path
 from types import FunctionType
@@ -200,7 +201,7 @@ def folders() -> Iterator[Path]:
 
     yield user_cache_path("hdrcli")
     owner = os.getuid() if hasattr(os, "getuid") else None
-    own = Path(tempfile.gettempdir()) / f"hdrcli-{owner or 'cache'}"
+    own = Path(tempfile.gettempdir()) / f"hdrcli-{'cache' if owner is None else owner}"
     try:
         own.mkdir(mode=0o700, exist_ok=True)
         found = own.lstat()
@@ -222,12 +223,14 @@ def _read(path: Path) -> bytes | None:
 
 def _kept(path: Path, code: bytes) -> bool:
     """Keep machine code. Other processes see all of it or nothing."""
+    part = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(hashlib.sha256(code).digest() + code)
-        Path(file.name).replace(path)
+        part.write_bytes(hashlib.sha256(code).digest() + code)
+        part.replace(path)
     except OSError:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         return False
     return True
 
