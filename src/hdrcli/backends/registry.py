@@ -204,7 +204,7 @@ BACKENDS: Mapping[str, BackendSpec] = MappingProxyType(
                     reach=424,
                     halo=64,
                     bytes_per_pixel=9000,
-                    aligned_bytes_per_pixel=3700,
+                    aligned_bytes_per_pixel=4750,
                 ),
             ),
         )

@@ -35,7 +35,7 @@ Floats = NDArray[np.float32]
 
 SHOWN = 0.75  # of the codes to be relied on: below it a crushed code shows nothing
 SEEN = 600_000  # pixels of the pictures that FlowMerge judges
-MOST_HELD = 1.9e9  # bytes that the process shall have in all while a tile is on the CPU
+MOST_HELD = 2.2e9  # bytes that the process shall have in all while a tile is on the CPU
 
 
 class SteadyFlow:
