@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 
 SHOWN = 0.75  # of the codes to be relied on: below it a crushed code shows nothing
+BRIGHTER = 1.1  # times the present frame's exposure, from which a frame is brighter
 SEEN = 600_000  # pixels of the pictures that FlowMerge judges
 MOST_HELD = 2.2e9  # bytes that the process shall have in all while a tile is on the CPU
 
@@ -55,8 +56,25 @@ class SteadyFlow:
         expected = [seen_flow(flows, timed, bracket.size) for timed in order]
         moved = seen_motion(bracket, strength, expected)
         if moved.views and any(belief is not None for belief in moved.confidence):
-            moved, _ = flowmerge.correct(self.net, bracket, moved, self.device)
+            corrected, _ = flowmerge.correct(self.net, bracket, moved, self.device)
+            moved = where_it_can_tell(corrected, moved, bracket)
         return self.steady.mean_of(bracket, moved)
+
+
+def where_it_can_tell(corrected: Motion, found: Motion, bracket: Bracket) -> Motion:
+    """The corrected motion of frames no brighter than the present one, else that which was found.
+
+    A present frame that is darker than its neighbours is noisy all over. FlowMerge, which knows
+    photographs, takes some of that for motion, and the neighbours that could tell better are lost.
+    """
+    tells = bracket.ratios < BRIGHTER
+    confidence = zip(corrected.confidence, found.confidence, tells, strict=True)
+    flows = zip(corrected.flows, found.flows, tells, strict=True)
+    return replace(
+        corrected,
+        confidence=tuple(new if told else old for new, old, told in confidence),
+        flows=tuple(new if told else old for new, old, told in flows),
+    )
 
 
 def seen_motion(
