@@ -421,25 +421,30 @@ def measured_noise(view: View) -> Noise:
     like brightness the quietest tenth has no texture. Never below the default: JPEG hides
     noise, and blocks that clip have none.
     """
+    shots = shots_of(np.ascontiguousarray(view.light[..., 1]), view.clipped)
+    shot = float(np.clip(np.median(shots), Noise.shot, MOST_SHOT)) if shots else Noise.shot
+    return Noise(shot, Noise.read * shot / Noise.shot)
+
+
+def shots_of(light: Floats, clipped: NDArray[np.bool_]) -> list[float]:
+    """The shot noise, variance over light, that a picture (h, w) seems to have at some lights."""
     import cv2
 
     mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
-    grey = np.ascontiguousarray(view.light[..., 1])
-    height, width = (side // NOISE_BLOCK for side in grey.shape)
+    height, width = (side // NOISE_BLOCK for side in light.shape)
     if min(height, width) < 2:
-        return Noise()
+        return []
     tiles = (width, height)
-    spread = cv2.resize(cv2.filter2D(grey, -1, mask) ** 2, tiles, interpolation=cv2.INTER_AREA)
-    light = cv2.resize(grey, tiles, interpolation=cv2.INTER_AREA)
-    whole = cv2.resize(view.clipped.astype(np.float32), tiles, interpolation=cv2.INTER_AREA) == 0
+    spread = cv2.resize(cv2.filter2D(light, -1, mask) ** 2, tiles, interpolation=cv2.INTER_AREA)
+    level = cv2.resize(light, tiles, interpolation=cv2.INTER_AREA)
+    whole = cv2.resize(clipped.astype(np.float32), tiles, interpolation=cv2.INTER_AREA) == 0
     shots = []
     for low in NOISE_STEPS:
-        here = spread[whole & (light >= low) & (light < 2 * low)]
+        here = spread[whole & (level >= low) & (level < 2 * low)]
         if len(here) >= FEWEST:
             quiet = float(np.quantile(here, 0.1)) * QUIETEST
             shots.append(max(quiet - Noise.read, 0) / (1.4 * low))
-    shot = float(np.clip(np.median(shots), Noise.shot, MOST_SHOT)) if shots else Noise.shot
-    return Noise(shot, Noise.read * shot / Noise.shot)
+    return shots
 
 
 def outward(count: int, reference: int) -> Iterator[int]:

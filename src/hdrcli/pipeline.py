@@ -45,6 +45,7 @@ class MergeOptions:
     backend: str = "auto"
     response: str = "auto"
     weight: str = "noise"
+    denoise: bool = False  # after flowmerge: noise that would be seen
     crop: bool = False
     anchor: str = "reference"
     tmo: str = tonemap.DEFAULT
@@ -193,7 +194,7 @@ def merge(
         precision=chosen.precision,
         tile=chosen.tile,
         ensemble=chosen.tta,
-        options={"weight": chosen.weight},
+        options={"weight": chosen.weight, "denoise": chosen.denoise},
         progress=clock.progress,
     )
     with clock.stage("merge"):

@@ -14,12 +14,14 @@ the tiles are the products of both axes.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Window = tuple[slice, slice]
 Result = TypeVar("Result")
 
 
@@ -68,6 +70,15 @@ class Tile:
     def weight(self) -> Floats:
         """Weight of each pixel, (h, w) in [0, 1]; those of all tiles add up to 1."""
         return np.outer(self.down, self.across)
+
+
+def windows(size: tuple[int, int], core: int, halo: int) -> Iterator[tuple[Window, Window, Window]]:
+    """Tiles that need no fading: what is looked at, what of that is kept, where that belongs."""
+    for y, x in product(range(0, size[0], core), range(0, size[1], core)):
+        top, left = max(0, y - halo), max(0, x - halo)
+        bottom, right = min(size[0], y + core), min(size[1], x + core)
+        seen = np.s_[top : min(size[0], bottom + halo), left : min(size[1], right + halo)]
+        yield seen, np.s_[y - top : bottom - top, x - left : right - left], np.s_[y:bottom, x:right]
 
 
 def tiles(size: tuple[int, int], spec: TileSpec) -> list[Tile]:

@@ -9,9 +9,10 @@ import torch
 
 from hdrcli.errors import InputError
 from hdrcli.nets.flowmerge import FlowMerge
-from hdrcli.train import checkpoint, flowmerge, session
-from hdrcli.train.flowmerge import Judge, Plan, Run, loss_of
+from hdrcli.train import checkpoint, pooled, session
+from hdrcli.train.flowmerge import TASK, loss_of
 from hdrcli.train.loop import BEST
+from hdrcli.train.pooled import Judge, Plan, Run
 
 
 def example(rng, frames=3, side=32):
@@ -40,7 +41,7 @@ def pool(tmp_path, rng):
     return tmp_path
 
 
-PLAN = Plan(minutes=1.0, batch=2, crop=16)
+PLAN = Plan(TASK, minutes=1.0, batch=2, crop=16)
 
 
 def test_steps_are_finite_and_move_the_average(pool):
@@ -52,7 +53,7 @@ def test_steps_are_finite_and_move_the_average(pool):
 
 
 def test_a_resumed_training_goes_on_bit_for_bit(pool, tmp_path, monkeypatch):
-    monkeypatch.setattr(flowmerge.Run, "rate", lambda self: 1e-3)  # time is not the same twice
+    monkeypatch.setattr(pooled.Run, "rate", lambda self: 1e-3)  # time is not the same twice
     whole = Run(pool, PLAN)
     for _ in range(2):
         whole.step()
@@ -80,7 +81,7 @@ def test_what_clips_everywhere_is_not_asked_for():
 
 
 def test_before_the_first_step_it_is_the_classical_merge(pool):
-    judge = Judge(pool)
+    judge = Judge(TASK, pool)
     scores = judge.scores(judge.results(Run(pool, PLAN).net))
     assert scores.psnr_mu == pytest.approx(scores.merge_mu, abs=1e-3)
     assert scores.psnr_l == pytest.approx(scores.merge_l, abs=1e-3)
@@ -96,9 +97,9 @@ def order(tmp_path, rng, monkeypatch):
     hdri.mkdir()
     light = np.exp(rng.normal(size=(96, 128, 3))).astype(np.float32)
     write(hdri / "one.exr", Radiance(light))
-    monkeypatch.setattr(flowmerge, "SIDE", 48)
-    tiny = Plan(batch=1, crop=16, examples=4, held_out=4)
-    monkeypatch.setattr(flowmerge, "PLANS", {("flowmerge", "tiny"): tiny})
+    monkeypatch.setattr(pooled, "SIDE", 48)
+    tiny = Plan(TASK, batch=1, crop=16, examples=4, held_out=4)
+    monkeypatch.setattr(session, "POOLED", {("flowmerge", "tiny"): tiny})
     return session.Order(
         "flowmerge", "tiny", f"scenes:{hdri}", tmp_path / "out", steps=2, device="cpu", threads=1
     )

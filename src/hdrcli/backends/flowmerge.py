@@ -4,21 +4,22 @@ The network sees the reduced picture that motion was estimated on, corrects beli
 guesses light that clips in the reference; the strips then merge at full size exactly as
 ``average`` does. So a frame in which nothing moved is merged as ``average`` merges it, and the
 cost of the network does not grow with the picture. It works tile by tile, so that its memory does
-not grow with the frames.
+not grow with the frames. Noise that is left can be taken out at the end: see denoise.py.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hdrcli.backends import denoise
 from hdrcli.backends.average import FADE, Average
 from hdrcli.backends.registry import Settings
 from hdrcli.frames import Bracket, Radiance
 from hdrcli.motion import CLIP, DARK_BOUND, Motion, compose
+from hdrcli.tiling import Window, windows
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 BLACK = 1e-4  # light below which nothing is known, whatever a recovered curve says
 Arrays = dict[str, NDArray[Any]]
 Floats = NDArray[np.float32]
-Window = tuple[slice, slice]
 FEW = 5  # frames: of more the tiles are half as wide
 CORE = 512  # px, side of the tiles: what one takes stays near the processor, and little in memory
 PAIR_HALO, FILL_HALO = (
@@ -55,7 +55,12 @@ class FlowMergeBackend:
         assert motion.views, "motion.analyse(..., keep_views=True) comes before flowmerge"
         net, device = loaded(self.settings)
         self.corrected, guess = correct(net, bracket, motion, device)
-        return average.merge(bracket, self.corrected, guess)
+        if not denoise.wanted(self.settings):
+            return average.merge(bracket, self.corrected, guess)
+        deviation = np.empty(bracket.size, np.float16)
+        image = average.merge(bracket, self.corrected, guess, deviation)
+        noise = motion.noise[bracket.reference]
+        return denoise.denoised(image, deviation, bracket, noise, *denoise.loaded(self.settings))
 
 
 def loaded(settings: Settings) -> "tuple[FlowMerge, torch.device]":
@@ -121,15 +126,6 @@ class Judged:
     belief: Floats  # (1, h, w), in light that clips in the reference
 
 
-def tiles(size: tuple[int, int], core: int, halo: int) -> Iterator[tuple[Window, Window, Window]]:
-    """Tiles of a picture: what is looked at, what of that is kept, and where that belongs."""
-    for y, x in product(range(0, size[0], core), range(0, size[1], core)):
-        top, left = max(0, y - halo), max(0, x - halo)
-        bottom, right = min(size[0], y + core), min(size[1], x + core)
-        seen = np.s_[top : min(size[0], bottom + halo), left : min(size[1], right + halo)]
-        yield seen, np.s_[y - top : bottom - top, x - left : right - left], np.s_[y:bottom, x:right]
-
-
 def cut(arrays: Arrays, window: Window) -> Arrays:
     """A part of the maps; what is no map stays whole."""
     return {name: a[(..., *window)] if a.ndim > 2 else a for name, a in arrays.items()}
@@ -145,7 +141,7 @@ def judge(net: "FlowMerge", arrays: Arrays, device: "torch.device | str", core: 
         np.empty((3, *size), np.float32),
         np.empty((1, *size), np.float32),
     )
-    for seen, kept, at in tiles(size, core, PAIR_HALO):
+    for seen, kept, at in windows(size, core, PAIR_HALO):
         evidence = evidence_of([cut(arrays, seen)], device)
         correction = net.correct(evidence)
         confidence, merged, moved = net.judge(evidence, correction)
@@ -176,7 +172,7 @@ def guess(
         part = np.ascontiguousarray(maps[(..., *window)], np.float32)
         return torch.from_numpy(part).to(device)[None]
 
-    for seen, kept, at in tiles(size, core, FILL_HALO):
+    for seen, kept, at in windows(size, core, FILL_HALO):
         around = tuple(
             slice(max(0, s.start - 2), s.stop + 2) for s in at
         )  # bilinear, and resampled

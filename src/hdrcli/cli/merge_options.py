@@ -58,6 +58,14 @@ def _prototype(
             help="Trust in a code: noise (camera noise model), or hat, gaussian, plateau, flat.",
         ),
     ] = "noise",
+    denoise: Annotated[
+        bool,
+        typer.Option(
+            "--denoise/--no-denoise",
+            rich_help_panel=MERGE,
+            help="flowmerge: take out noise over 2 % of the light; fine texture gets softer.",
+        ),
+    ] = False,
     anchor: Annotated[
         Literal["reference", "absolute"],
         typer.Option(

@@ -20,9 +20,9 @@ class Precision(StrEnum):
 def _list() -> None:
     """Print every preset."""
     from hdrcli.train.config import PRESETS
-    from hdrcli.train.flowmerge import PLANS
+    from hdrcli.train.session import POOLED
 
-    for (backend, name), plan in PLANS.items():
+    for (backend, name), plan in POOLED.items():
         display.out(
             f"{backend} {name}: {plan.batch} × {plan.crop} px of {plan.examples} analysed "
             f"brackets, cosine from {plan.rate:g}"

@@ -15,6 +15,7 @@ NETWORKS: Mapping[str, str] = MappingProxyType(
         "apntfusion": "hdrcli.nets.apntfusion:APNTFusion",
         "deephdrvideo": "hdrcli.nets.deephdrvideo:DeepHDRVideo",
         "flowmerge": "hdrcli.nets.flowmerge:FlowMerge",
+        "denoise": "hdrcli.nets.denoise:Denoiser",
     }
 )
 

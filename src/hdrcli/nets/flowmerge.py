@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hdrcli.nets.fused import convolve
+
 PAIR_INPUTS = 18
 FILL_INPUTS = 12
 CERTAIN = 0.995  # the prior is held inside (1 - this, this), so that it can be corrected
@@ -120,8 +122,8 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
-        x = F.relu(self.enter(x), inplace=True)
-        return F.relu(x + self.deepen(x))
+        x = convolve(self.enter, x, "relu")
+        return convolve(self.deepen, x, "relu", plus=x)
 
 
 class UNet(nn.Module):
@@ -148,7 +150,7 @@ class UNet(nn.Module):
         out = [steps[-1]]
         for i in range(len(self.merge) - 1, -1, -1):
             above = F.interpolate(self.lateral[i](out[0]), size=steps[i].shape[-2:], mode="nearest")
-            out.insert(0, F.relu(self.merge[i](steps[i] + above)))
+            out.insert(0, convolve(self.merge[i], steps[i] + above, "relu"))
         return out
 
 

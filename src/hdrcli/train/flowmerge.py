@@ -1,41 +1,24 @@
-"""Training of FlowMerge: a pool of analysed brackets, and a loop over random crops of it.
+"""Training of FlowMerge: a pool of analysed brackets, and a loss on what it merges of them.
 
-The analysis that FlowMerge starts from takes longer than a training step, so the pool is made
-first, by as many threads as are at hand, and read again and again. Brackets of pictures that no
-training example shows are kept apart: on them the moving average of the weights is judged.
+The analysis that FlowMerge starts from takes longer than a training step: see pooled.py.
 """
 
-import json
-import random
-import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from hdrcli.errors import InputError
 from hdrcli.nets.flowmerge import Evidence, FlowMerge, corrected, merge
-from hdrcli.train import checkpoint, priors
-from hdrcli.train.loop import BEST, LAST, TRAINING
+from hdrcli.train import priors
 from hdrcli.train.loss import mu_law
-from hdrcli.train.scenes import Batch, Recipe, Scenes, bracket_batch
-from hdrcli.train.scenes.sheet import tone_mapped
-from hdrcli.train.validation import Scores, curve, psnrs
+from hdrcli.train.pooled import Arrays, Judged, Plan, Task
+from hdrcli.train.scenes import Recipe
 
-MAPS = ("light", "clipped", "valid", "belief", "disagreement", "radiance")
-SIDE = 192  # px of a pooled example
-BRACKETS = 4  # examples that are generated together
 SQUARES = 8.0  # weight of the squared error in the mu-law beside the absolute one
 LINEAR, LINEAR_SQUARES = 0.5, 2.0  # weights of the errors in linear light
 BEYOND = 0.05  # slope kept above the shortest frame's white, so that too bright is pulled back
-SHOWN = 6  # brackets of the sheet
 
 RECIPE = Recipe(
     speeds=(0.5, 90.0),
@@ -44,302 +27,27 @@ RECIPE = Recipe(
     shakes={(0.0, 0.0): 0.45, (0.1, 0.7): 0.4, (0.5, 3.0): 0.15},
     static=0.1,
 )
-Report = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How to train, for how long; the defaults are those of the weights that are shipped.
-
-    ``minutes`` or ``steps`` of training, resumed ones counted, the making of the pool not.
-    """
-
-    minutes: float | None = None
-    steps: int | None = None
-    batch: int = 6
-    crop: int = 128
-    rate: float = 1e-3
-    decay: float = 1e-3
-    average: float = 0.999
-    seed: int = 0
-    examples: int = 2400
-    held_out: int = 48
-    validate_minutes: float = 3.0
-    note: Mapping[str, Any] = field(default_factory=dict)  # what the weight file shall say too
+def learned(net: nn.Module, arrays: Sequence[Arrays]) -> tuple[Tensor, float]:
+    """The loss on some examples, and its mean square in the mu-law."""
+    evidence = priors.evidence_of(arrays)
+    return loss_of(net(evidence), truth_of(arrays), evidence.ratio)
 
 
-PLANS: Mapping[tuple[str, str], Plan] = MappingProxyType({("flowmerge", "cpu"): Plan()})
-
-
-def make_pool(
-    scenes: Scenes, folder: Path, examples: int, *, first: int = 0, threads: int = 1
-) -> None:
-    """Fill ``folder`` with analysed brackets of the seeds from ``first``; keeps what is there.
-
-    Each is written whole or not at all, so that a pool may be made in several runs.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    seeds = range(first, first + -(-examples // BRACKETS))
-    with ThreadPoolExecutor(threads, thread_name_prefix="pool") as workers:
-        jobs = [workers.submit(_analysed, scenes, folder, seed) for seed in seeds]
-        for job in jobs:
-            job.result()
-
-
-def _analysed(scenes: Scenes, folder: Path, seed: int) -> None:
-    if len(list(folder.glob(f"n*-{seed:010d}-*.npz"))) == BRACKETS:
-        return
-    batch = photographed(scenes, seed)
-    for i, arrays in enumerate(priors.examples(batch)):
-        priors.save(folder / f"n{batch.codes.shape[1]}-{seed:010d}-{i}.npz", arrays)
-
-
-def photographed(scenes: Scenes, seed: int) -> Batch:
-    """Brackets of one seed."""
-    return bracket_batch(scenes, seed, size=(SIDE, SIDE), batch=BRACKETS, recipe=RECIPE)
-
-
-def train(
-    pool: Path,
-    held_out: Path,
-    out: Path,
-    plan: Plan,
-    *,
-    resume: bool = False,
-    report: Report = lambda line: None,
-) -> Path:
-    """Train on one pool and judge on another until the plan is over; the best weights' path.
-
-    Writes ``best.safetensors`` and ``last.safetensors`` (moving averages of the weights),
-    ``training.safetensors`` (to resume), ``log.jsonl``, ``curve.png`` and ``sheet.png``.
-    """
-    run = Run(pool, plan)
-    if resume:
-        run.restore(*checkpoint.load(out / TRAINING))
-    judge = Judge(held_out)
-    run.look(judge, out, report)
-    looked = run.spent
-    try:
-        while run.done < 1:
-            run.step()
-            if run.spent - looked >= 60 * plan.validate_minutes:
-                run.look(judge, out, report)
-                looked = run.spent
-    except KeyboardInterrupt:
-        run.save(out)
-        raise
-    run.look(judge, out, report)
-    return out / BEST
-
-
-class Run:
-    """One training in progress."""
-
-    def __init__(self, pool: Path, plan: Plan) -> None:
-        self.pool, self.plan = pool, plan
-        torch.manual_seed(plan.seed)
-        self.net, self.averaged = FlowMerge(), FlowMerge()
-        self.averaged.load_state_dict(self.net.state_dict())
-        self.optimizer = torch.optim.AdamW(
-            self.net.parameters(), lr=plan.rate, betas=(0.9, 0.99), weight_decay=plan.decay
-        )
-        self.steps, self.spent = 0, 0.0
-        self.best, self.scores = -np.inf, dict[str, float]()
-        self.losses: list[float] = []
-
-    @property
-    def done(self) -> float:
-        """The part of the training that is done, 0 to 1."""
-        if self.plan.steps is not None:
-            return min(self.steps / self.plan.steps, 1.0)
-        return min(self.spent / (60 * (self.plan.minutes or 0.0) or 1e-9), 1.0)
-
-    def step(self) -> float:
-        """One step on a fresh batch: squared error in the mu-law. Not finite: nothing learned."""
-        start = time.monotonic()
-        arrays = self.examples(random.Random(self.plan.seed * 1_000_003 + self.steps))
-        evidence, truth = priors.evidence_of(arrays), truth_of(arrays)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate()
-        loss, squared = loss_of(self.net(evidence), truth, evidence.ratio)
-        self.optimizer.zero_grad()
-        if torch.isfinite(loss):
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(self.net.parameters(), 0.5)
-            self.optimizer.step()
-            self.follow()
-        self.losses.append(float(loss.detach()))
-        self.steps += 1
-        self.spent += time.monotonic() - start
-        return squared
-
-    def rate(self) -> float:
-        """Warm-up over 200 steps, then a cosine down to a fiftieth."""
-        falling = 0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * self.done))
-        return float(self.plan.rate * min(1.0, (self.steps + 1) / 200) * falling)
-
-    @torch.no_grad()
-    def follow(self) -> None:
-        """Move the average towards the network."""
-        keep = min(self.plan.average, (self.steps + 1) / (self.steps + 10))
-        for slow, fast in zip(self.averaged.parameters(), self.net.parameters(), strict=True):
-            slow.lerp_(fast, 1 - keep)
-
-    @cached_property
-    def files(self) -> list[list[Path]]:
-        """The pool's examples by number of frames, as many as a batch needs or more."""
-        found = [files for files in grouped(self.pool) if len(files) >= self.plan.batch]
-        if not found:
-            raise InputError(f"{self.pool}: too few examples", hint="make a pool of brackets first")
-        return found
-
-    def examples(self, dice: random.Random) -> list[priors.Arrays]:
-        """A batch of crops of brackets with one number of frames, three most of the time."""
-        counts = [frames_of(files[0]) for files in self.files]
-        wanted = [1.0 if count == 3 else 0.75 / max(count, 3) for count in counts]
-        files = dice.choices(self.files, wanted)[0]
-        return [self.crop(dice.choice(files), dice) for _ in range(self.plan.batch)]
-
-    def crop(self, path: Path, dice: random.Random) -> priors.Arrays:
-        """A random part of an example, mirrored, transposed, its channels in any order."""
-        arrays = loaded(path)
-        height, width = arrays["light"].shape[-2:]
-        side = self.plan.crop
-        y, x = dice.randrange(height - side + 1), dice.randrange(width - side + 1)
-        down, across = dice.choice((1, -1)), dice.choice((1, -1))
-        transposed, order = dice.random() < 0.5, dice.sample(range(3), 3)
-        for name in MAPS:
-            part = arrays[name][..., y : y + side, x : x + side][..., ::down, ::across]
-            part = part.swapaxes(-1, -2) if transposed else part
-            part = part[..., order, :, :] if name in ("light", "radiance") else part
-            arrays[name] = np.ascontiguousarray(part)
-        return arrays
-
-    # -- on disk -------------------------------------------------------------------------------
-
-    def look(self, judge: "Judge", out: Path, report: Report) -> None:
-        """Judge the average, log, draw and save."""
-        results = judge.results(self.averaged)
-        scores = judge.scores(results)
-        if scores.psnr_mu > self.best:
-            self.best, self.scores = scores.psnr_mu, asdict(scores)
-            checkpoint.save(out / BEST, self.averaged.state_dict(), self.about())
-        line = {
-            "step": self.steps,
-            "minutes": round(self.spent / 60, 2),
-            "rate": self.rate(),
-            "loss": sum(self.losses) / max(len(self.losses), 1),
-            **asdict(scores),
-        }
-        self.losses.clear()
-        with (out / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
-        curve(out / "log.jsonl", out / "curve.png")
-        judge.draw(results, out / "sheet.png")
-        self.save(out)
-        report(
-            f"step {self.steps}  {line['minutes']} min  loss {line['loss']:.4f}  "
-            f"PSNR-mu {scores.psnr_mu:.2f}  PSNR-L {scores.psnr_l:.2f}  (reference "
-            f"{scores.reference_mu:.2f} / {scores.reference_l:.2f}, merge {scores.merge_mu:.2f} / "
-            f"{scores.merge_l:.2f})"
-        )
-
-    def save(self, out: Path) -> None:
-        """Write ``training.safetensors`` and ``last.safetensors``."""
-        checkpoint.save(out / TRAINING, *self.state())
-        checkpoint.save(out / LAST, self.averaged.state_dict(), self.about())
-
-    def about(self) -> dict[str, Any]:
-        """Facts for the files."""
-        return {
-            "backend": "flowmerge",
-            "step": self.steps,
-            "minutes": round(self.spent / 60, 2),
-            "seed": self.plan.seed,
-            "device": "cpu",
-            "scores": self.scores,
-            **self.plan.note,
-        }
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Everything that resuming needs."""
-        tensors = {
-            **checkpoint.under("net", self.net),
-            **checkpoint.under("averaged", self.averaged),
-            **checkpoint.moments("optimizer", self.optimizer),
-        }
-        progress = {"seconds": self.spent, "best": self.best if self.scores else None}
-        return tensors, {**self.about(), "progress": progress}
-
-    def restore(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-        """Go on from what ``state`` gave."""
-        self.net.load_state_dict(checkpoint.below("net", tensors))
-        self.averaged.load_state_dict(checkpoint.below("averaged", tensors))
-        checkpoint.restore("optimizer", self.optimizer, tensors)
-        self.steps, self.spent = int(about["step"]), float(about["progress"]["seconds"])
-        self.scores = about["scores"]
-        self.best = about["progress"]["best"] if self.scores else -np.inf
-
-
-@dataclass(frozen=True, eq=False)
-class Judged:
-    """One held-out bracket: what the network is given, the truth, and what costs no network.
-
-    Pictures are (1, 3, H, W), the white of the shortest frame at 1.0.
-    """
-
-    evidence: Evidence
-    truth: Tensor
-    reference: Tensor
-    merge: Tensor
-
-
-class Judge:
-    """Brackets that no training sees, kept in memory. The merge is the network's starting point."""
-
-    def __init__(self, pool: Path) -> None:
-        self.brackets = [_judged(path) for files in grouped(pool) for path in files]
-        if not self.brackets:
-            raise InputError(f"{pool}: no examples", hint="make a pool of brackets first")
-        plain = [
-            (*psnrs(one.reference, one.truth), *psnrs(one.merge, one.truth))
-            for one in self.brackets
-        ]
-        self.plain: list[float] = np.mean(plain, axis=0).tolist()
-
-    def results(self, net: FlowMerge) -> list[Tensor]:
-        """Every bracket as the network merges it."""
-        net.eval()
-        with torch.inference_mode():
-            return [shown(net(one.evidence), one.evidence) for one in self.brackets]
-
-    def scores(self, results: Sequence[Tensor]) -> Scores:
-        """Mean decibels over the brackets."""
-        pairs = zip(results, self.brackets, strict=True)
-        mine = np.mean([psnrs(result, one.truth) for result, one in pairs], axis=0).tolist()
-        return Scores(*mine, *self.plain)
-
-    def draw(self, results: Sequence[Tensor], png: Path) -> None:
-        """Per bracket reference, merge, network and truth tone-mapped, and the network's error."""
-        from PIL import Image
-
-        rows = []
-        for result, one in list(zip(results, self.brackets, strict=True))[:SHOWN]:
-            top = 1 / float(one.evidence.ratio[0, 0])
-            cells = [tone_mapped(top * x[0]) for x in (one.reference, one.merge, result, one.truth)]
-            error = (mu_law(result.clamp(0, 1)) - mu_law(one.truth)).abs().amax(1)[0]
-            grey = (error / 0.1).clamp(0, 1).mul(255).byte().numpy()
-            rows.append(np.concatenate([*cells, np.repeat(grey[..., None], 3, 2)], axis=1))
-        Image.fromarray(np.concatenate(rows)).save(png)
-
-
-def _judged(path: Path) -> Judged:
-    arrays = loaded(path)
+def judged(arrays: Arrays) -> Judged:
+    """An example that is kept apart."""
     evidence = priors.evidence_of([arrays])
-    merged = merge(evidence, corrected(evidence, torch.zeros_like(evidence.belief))).radiance
-    own = evidence.of_reference(evidence.light)
+    certain = corrected(evidence, torch.zeros_like(evidence.belief))
+    own, merged = evidence.of_reference(evidence.light), merge(evidence, certain).radiance
     pictures = [shown(x, evidence) for x in (truth_of([arrays]), own, merged)]
-    return Judged(evidence, *pictures)
+    return Judged(arrays, *pictures)
+
+
+def merged(net: nn.Module, arrays: Arrays) -> Tensor:
+    """What a network makes of it."""
+    evidence = priors.evidence_of([arrays])
+    return shown(net(evidence), evidence)
 
 
 def shown(radiance: Tensor, evidence: Evidence) -> Tensor:
@@ -347,26 +55,7 @@ def shown(radiance: Tensor, evidence: Evidence) -> Tensor:
     return (radiance * evidence.ratio[:, :1, None, None].clamp_max(1)).clamp(0, 1)
 
 
-def grouped(pool: Path) -> list[list[Path]]:
-    """The examples of a pool, sorted, by their number of frames."""
-    files: dict[int, list[Path]] = {}
-    for path in sorted(pool.glob("n*.npz")):
-        files.setdefault(frames_of(path), []).append(path)
-    return list(files.values())
-
-
-def frames_of(path: Path) -> int:
-    """The number of frames of an example, from its name."""
-    return int(path.name[1:].split("-")[0])
-
-
-def loaded(path: Path) -> priors.Arrays:
-    """One example."""
-    with np.load(path) as archive:
-        return {name: archive[name] for name in archive.files}
-
-
-def truth_of(arrays: Sequence[priors.Arrays]) -> Tensor:
+def truth_of(arrays: Sequence[Arrays]) -> Tensor:
     """The true radiance of examples, (B, 3, H, W), the reference's white at 1.0."""
     return torch.from_numpy(np.stack([a["radiance"] for a in arrays])).float()
 
@@ -390,3 +79,17 @@ def loss_of(radiance: Tensor, truth: Tensor, ratio: Tensor) -> tuple[Tensor, flo
         + LINEAR_SQUARES * linear.square().mean()
     )
     return loss, float(curved.detach().square().mean())
+
+
+TASK = Task(
+    backend="flowmerge",
+    network=FlowMerge,
+    recipe=RECIPE,
+    maps=("light", "clipped", "valid", "belief", "disagreement", "radiance"),
+    coloured=("light", "radiance"),
+    examples=priors.examples,
+    loss=learned,
+    judged=judged,
+    shown=merged,
+)
+PLANS: Mapping[tuple[str, str], Plan] = MappingProxyType({("flowmerge", "cpu"): Plan(TASK)})

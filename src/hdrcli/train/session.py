@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from hdrcli import __version__, device
 from hdrcli.errors import InputError
 from hdrcli.nets.deephdrvideo import DeepHDRVideo
 from hdrcli.nets.forms import GAMMA
-from hdrcli.train import flowmerge
+from hdrcli.train import denoise, flowmerge, pooled
 from hdrcli.train.batches import Sample, Source, every, material
 from hdrcli.train.config import PRESETS, Preset
 from hdrcli.train.loop import BEST, TRAINING, Plan, Training, run
@@ -23,6 +24,7 @@ from hdrcli.train.scenes.sheet import contact_sheet, tone_mapped
 from hdrcli.train.validation import SEED, Validation, divided, generated
 
 SCENES = "scenes:"
+POOLED = MappingProxyType({**flowmerge.PLANS, **denoise.PLANS})
 VALIDATE_MINUTES = 3.0
 
 
@@ -51,9 +53,9 @@ def train(order: Order, report: Callable[[str], None] = lambda line: None) -> Pa
     Raises InputError for an unknown network, recipe or data, for a folder that holds another
     training, and for data on which nothing can be learned.
     """
-    if (order.backend, order.preset) in flowmerge.PLANS:
+    if (order.backend, order.preset) in POOLED:
         check_vgg(order, perceptual=False)
-        return train_flowmerge(order, report)
+        return train_pooled(order, report)
     preset = preset_of(order.backend, order.preset)
     check_vgg(order, perceptual=preset.perceptual)
     check_out(order)
@@ -79,22 +81,22 @@ def train(order: Order, report: Callable[[str], None] = lambda line: None) -> Pa
     return order.out / BEST
 
 
-def train_flowmerge(order: Order, report: Callable[[str], None]) -> Path:
-    """Make FlowMerge's pools of analysed brackets in ``out``, where they are not yet, and train.
+def train_pooled(order: Order, report: Callable[[str], None]) -> Path:
+    """Make the pools of analysed brackets in ``out``, where they are not yet, and train.
 
     It trains on the processor in single precision.
     """
     check_out(order)
     if not order.data.startswith(SCENES):
         raise InputError(
-            f"--data {order.data}: flowmerge learns from brackets it makes up itself",
+            f"--data {order.data}: {order.backend} learns from brackets it makes up itself",
             hint=f"--data {SCENES}DIR with a folder of HDR pictures",
         )
     device.prepare()
     threads = device.threads(order.threads)
     mine, held_out = divided(Scenes(folder_of(order.data)))
     plan = replace(
-        flowmerge.PLANS[order.backend, order.preset],
+        POOLED[order.backend, order.preset],
         minutes=order.minutes,
         steps=order.steps,
         seed=order.seed,
@@ -104,9 +106,9 @@ def train_flowmerge(order: Order, report: Callable[[str], None]) -> Path:
     pool, apart = order.out / "pool", order.out / "pool-held-out"
     report(f"making {plan.examples} examples in {pool}")
     first = order.seed * plan.examples
-    flowmerge.make_pool(mine, pool, plan.examples, first=first, threads=threads)
-    flowmerge.make_pool(held_out, apart, plan.held_out, first=SEED, threads=threads)
-    return flowmerge.train(pool, apart, order.out, plan, resume=order.resume, report=report)
+    pooled.make_pool(plan.task, mine, pool, plan.examples, first=first, threads=threads)
+    pooled.make_pool(plan.task, held_out, apart, plan.held_out, first=SEED, threads=threads)
+    return pooled.train(pool, apart, order.out, plan, resume=order.resume, report=report)
 
 
 def check_out(order: Order) -> None:
@@ -142,8 +144,9 @@ def draw(backend: str, preset: str, data: str, step: int, png: Path) -> Path:
     """Draw the sample of a step: the frames as exposed, and the truth, tone-mapped."""
     from PIL import Image
 
-    if (backend, preset) in flowmerge.PLANS:
-        batch = flowmerge.photographed(Scenes(folder_of(data)), step)
+    if (backend, preset) in POOLED:
+        task = POOLED[backend, preset].task
+        batch = pooled.photographed(task, Scenes(folder_of(data)), step)
         Image.fromarray(contact_sheet(batch)).save(png)
         return png
     recipe = preset_of(backend, preset)
@@ -162,7 +165,7 @@ def preset_of(backend: str, name: str) -> Preset:
     """Return a recipe. Raises InputError, naming what there is."""
     if (backend, name) in PRESETS:
         return PRESETS[backend, name]
-    names = [*PRESETS, *flowmerge.PLANS]
+    names = [*PRESETS, *POOLED]
     known = [preset for network, preset in names if network == backend]
     networks = sorted({network for network, _ in names})
     if not known:

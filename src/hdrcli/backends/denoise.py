@@ -1,0 +1,132 @@
+"""Noise that can be seen is taken out of a merge, tile by tile: see nets/denoise.py.
+
+Most of a well-exposed photograph is left alone, exactly, and costs next to nothing: only tiles
+in which some pixel is uncertain are shown to the network.
+"""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hdrcli import strips
+from hdrcli.backends.registry import Settings
+from hdrcli.frames import Bracket, Frame, Radiance
+from hdrcli.motion import CLIP, Noise, light_of, shots_of
+from hdrcli.tiling import Window, windows
+
+if TYPE_CHECKING:
+    import torch
+
+    from hdrcli.nets.denoise import Denoiser
+
+WEIGHTS = "denoise"
+ENOUGH = 2_000_000  # pixels of a frame that its noise is measured on
+BAND = 16  # rows of them that are taken together
+QUIETER = 0.25  # of the steps of brightness, by their noise
+CORE, HALO = 432, 40  # px of a tile, and of its surroundings that it depends on
+
+
+def wanted(settings: Settings) -> bool:
+    """Whether it was asked for; only weights that follow the noise tell how much there is."""
+    chosen = settings.options
+    return bool(chosen.get("denoise")) and chosen.get("weight") in (None, "noise")
+
+
+def loaded(settings: Settings) -> "tuple[Denoiser, torch.device]":
+    """The trained network, on the device asked for."""
+    from hdrcli import device, weights
+    from hdrcli.nets.denoise import Denoiser
+
+    where = device.choose(settings.device)
+    state, arch = weights.load(WEIGHTS)
+    net = Denoiser(**arch)
+    net.load_state_dict(state)
+    return net.eval().to(where), where
+
+
+def denoised(
+    image: Radiance,
+    deviation: NDArray[np.floating],
+    bracket: Bracket,
+    assumed: Noise,
+    net: "Denoiser",
+    device: "torch.device | str" = "cpu",
+    core: int = CORE,
+) -> Radiance:
+    """The image without the noise that would be seen in it.
+
+    ``deviation`` (H, W), of any float type: the standard deviation of each pixel, the reference's
+    white at 1.0, as far as the ``assumed`` noise of the reference is what it has; where a camera
+    or a reduction left less, as measured, so much less is taken out. ``core`` is the side of the
+    tiles, a multiple of 8.
+    """
+    import torch
+
+    ceiling = float(bracket.ref.response.at(CLIP))
+    scale = np.float32(measured(bracket.ref, assumed))
+    out = image.pixels.copy()
+    with torch.inference_mode():
+        for seen, kept, at in windows(bracket.size, core, HALO):
+            if not noisy(image.pixels[at], scale * deviation[at]):
+                continue
+            light, noise = planes(image.pixels[seen]), planes(scale * deviation[seen][..., None])
+            clipped = planes(clips(bracket.ref, seen)[..., None])
+            said = net(*(grown(part, net.multiple_of, device) for part in (light, noise, clipped)))
+            part = said[0].cpu()[(..., *kept)]
+            own = torch.from_numpy(light)[(..., *kept)]
+            part = torch.where(own >= ceiling, part.clamp_min(ceiling), part)  # what clips stays so
+            out[at] = part.permute(1, 2, 0).numpy()
+    return replace(image, pixels=out, info={**image.info, "denoised": True})
+
+
+def measured(frame: Frame, assumed: Noise) -> float:
+    """The deviation that a frame's noise has over the one that is assumed, 0 to 1.
+
+    0 where it cannot be measured. Grass passes for noise where nothing is flat: of the steps of
+    brightness one of the quieter counts.
+    """
+    step = max(1, round(frame.codes.shape[0] * frame.codes.shape[1] / ENOUGH))
+    bands = [slice(y, y + BAND) for y in range(0, frame.codes.shape[0] - BAND + 1, BAND * step)]
+    if not bands or not frame.levels:
+        return 0.0
+    codes = np.concatenate([frame.codes[band] for band in bands])
+    green = light_of(np.ascontiguousarray(codes), frame)[..., 1]
+    shots = shots_of(green, strips.largest(codes) >= CLIP * (frame.levels - 1))
+    if not shots:
+        return 0.0
+    return float(np.sqrt(min(1.0, np.quantile(shots, QUIETER) / assumed.shot)))
+
+
+def noisy(light: NDArray[np.floating], deviation: NDArray[np.floating]) -> bool:
+    """Whether any pixel's noise is heard at all."""
+    from hdrcli.nets.denoise import KNEE, LEAST_SEEN
+
+    darkest = np.minimum(np.minimum(light[..., 0], light[..., 1]), light[..., 2])
+    return bool(
+        (deviation > np.float32(LEAST_SEEN) * (darkest.astype(np.float32) + np.float32(KNEE))).any()
+    )
+
+
+def clips(frame: Frame, window: Window) -> NDArray[np.bool_]:
+    """Where the reference clips in any channel."""
+    codes = frame.codes[window]
+    if not frame.levels:
+        return np.zeros(codes.shape[:2], bool)
+    return strips.largest(codes) >= CLIP * (frame.levels - 1)
+
+
+def planes(picture: NDArray[Any]) -> NDArray[np.float32]:
+    """(h, w, c) of any type as (c, h, w) float32."""
+    return np.ascontiguousarray(picture.transpose(2, 0, 1), np.float32)
+
+
+def grown(part: NDArray[np.float32], multiple: int, device: "torch.device | str") -> "torch.Tensor":
+    """(1, c, h, w) with sides that divide, by repeating the last row and column."""
+    import torch
+    import torch.nn.functional as F  # noqa: N812 (the field's name for it)
+
+    height, width = part.shape[-2:]
+    whole = torch.from_numpy(part)[None].to(device)
+    return F.pad(whole, (0, -width % multiple, 0, -height % multiple), mode="replicate")

@@ -1,0 +1,121 @@
+"""The denoiser: what is measured well stays, the rest moves by two deviations at most."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from hdrcli import motion
+from hdrcli.backends import Settings, load_backend
+from hdrcli.backends.average import Average
+from hdrcli.backends.denoise import denoised, loaded, measured, wanted
+from hdrcli.frames import Radiance
+from hdrcli.motion import CLIP, Noise
+from hdrcli.nets.denoise import KNEE, LEAST_SEEN, REACH, Denoiser, noise_of
+from tests.scenes import Sensor, disc_bracket, flat, photograph, texture
+
+ONE = Settings(threads=1)
+ASSUMED = Noise()
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def talkative():
+    """A network whose last layer says something everywhere."""
+    torch.manual_seed(3)
+    net = Denoiser((8, 8, 8)).eval()
+    torch.nn.init.normal_(net.last.weight, std=1.0)
+    return net
+
+
+def given(rng, size=(40, 56)):
+    light = torch.from_numpy(rng.uniform(0.001, 2.0, (1, 3, *size)).astype(np.float32))
+    deviation = torch.from_numpy(rng.uniform(0.0, 0.1, (1, 1, *size)).astype(np.float32))
+    return light, deviation, (light.amax(1, keepdim=True) > 0.95).float()
+
+
+def test_untrained_it_changes_nothing(rng):
+    light, deviation, clipped = given(rng)
+    assert torch.equal(Denoiser()(light, deviation, clipped), light)
+
+
+def test_nothing_moves_further_than_its_deviation_allows(rng, talkative):
+    light, deviation, clipped = given(rng)
+    with torch.inference_mode():
+        result = talkative(light, deviation, clipped)
+    noise = noise_of(light, deviation)
+    v, moved = torch.log1p(light / KNEE), torch.log1p(result / KNEE)
+    assert (result >= 0).all()
+    assert ((moved - v).abs() <= REACH * noise + 1e-4).all()
+    assert torch.equal(result[noise <= LEAST_SEEN], light[noise <= LEAST_SEEN])
+    assert ((moved - v).abs() > 1e-3).float().mean() > 0.3
+
+
+def noisy_merge(light=0.02, size=(96, 128)):
+    """A flat dark merge of which the deviation is known, and its bracket."""
+    bracket = photograph(flat(size[0], size[1], light), sensor=Sensor(5_000.0))
+    image = Average(ONE).merge(bracket, motion.analyse(bracket, "none"))
+    pixels = bracket.ref.linear().astype(np.float32)
+    deviation = np.full(size, pixels.std(), np.float32)
+    return replace(image, pixels=pixels), deviation, bracket
+
+
+def test_tiles_change_nothing(rng, talkative):
+    image, deviation, bracket = noisy_merge()
+    loud = replace(ASSUMED, shot=1e-9)  # all of the deviation is believed
+    whole = denoised(image, deviation, bracket, loud, talkative)
+    tiled = denoised(image, deviation, bracket, loud, talkative, core=32)
+    np.testing.assert_allclose(tiled.pixels, whole.pixels, rtol=2e-5, atol=1e-7)
+    assert (whole.pixels != image.pixels).mean() > 0.5
+    assert whole.info["denoised"]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_noise_goes_and_light_stays(dtype):
+    image, deviation, bracket = noisy_merge()
+    image = replace(image, pixels=image.pixels.astype(dtype))
+    clean = denoised(image, deviation, bracket, Noise(2e-4), *loaded(ONE)).pixels
+    assert clean.dtype == dtype
+    before, after = image.pixels.astype(np.float32), clean.astype(np.float32)
+    inside = np.s_[8:-8, 8:-8]
+    assert after[inside].std() < 0.7 * before[inside].std()
+    assert after.mean() == pytest.approx(before.mean(), rel=0.01)
+
+
+def test_what_clips_is_no_darker_for_it(talkative):
+    bracket = photograph(flat(32, 48, 3.0))
+    ceiling = np.float32(bracket.ref.response.at(CLIP))
+    image = Radiance(np.full((32, 48, 3), 1.001 * ceiling, np.float32))
+    deviation = np.full((32, 48), 0.2, np.float32)
+    assert (denoised(image, deviation, bracket, Noise(1e-9), talkative).pixels >= ceiling).all()
+
+
+def test_only_the_noise_that_there_is_counts():
+    """A scene without noise, as after a reduction, is left alone whatever a camera would have."""
+    quiet = photograph(texture(256, 320)).ref
+    assert measured(quiet, ASSUMED) < 0.5
+    loud = photograph(flat(256, 320, 0.1), sensor=Sensor(1 / 8e-4)).ref
+    assert measured(loud, ASSUMED) == 1.0
+    half = photograph(flat(256, 320, 0.1), sensor=Sensor(1 / 2e-4)).ref
+    assert measured(half, Noise(8e-4)) == pytest.approx(0.5, abs=0.15)
+    assert measured(photograph(flat(4, 4)).ref, ASSUMED) == 0, "nothing can be measured"
+
+
+def test_flowmerge_does_so_if_it_is_asked_to():
+    bracket, _ = disc_bracket(sensor=Sensor(1_000.0))
+    found = motion.analyse(bracket, keep_views=True)
+
+    def merged(**options):
+        return load_backend("flowmerge", Settings(threads=1, options=options)).merge(bracket, found)
+
+    plain, clean = merged(), merged(denoise=True)
+    assert clean.info["denoised"]
+    assert "denoised" not in plain.info
+    assert (plain.pixels != clean.pixels).any()
+    hat = {"weight": "hat", "denoise": True}
+    assert not wanted(Settings(options=hat)), "its weights do not follow the noise"
