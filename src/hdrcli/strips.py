@@ -360,10 +360,12 @@ def upsample(small: Floats, scale: tuple[float, float], rows: slice, cols: slice
     out = np.empty((*size, *small.shape[2:]), np.float32)
     depth = out[0, 0].size
     above, down = _cells(rows.start, rows.stop, scale[1], height, 1)
+    below = np.minimum(above + 1, height - 1)
+    first, last = int(above.min()), int(below.max())
     kernels.upsample(
-        np.ascontiguousarray(small),
-        above,
-        np.minimum(above + 1, height - 1),
+        np.ascontiguousarray(small[first : last + 1]),  # a part of a map need not be contiguous
+        above - first,
+        below - first,
         down,
         *_cells(cols.start, cols.stop, scale[0], width, depth),
         np.empty((width + 1) * depth, np.float32),
