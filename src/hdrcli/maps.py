@@ -58,7 +58,7 @@ def weights(bracket: Bracket, motion: Motion) -> list[Floats]:
     def work(rows: slice) -> None:
         total = np.empty((rows.stop - rows.start, bracket.size[1], 4), np.float32)
         for source, share in zip(sources, shares, strict=True):
-            share[rows] = summed([source], rows, total)[..., 3]
+            share[rows] = summed([source.seen(rows)], total)[..., 3]
         shares[:, rows] /= shares[:, rows].sum(axis=0)
 
     strips.run(work, bracket.size)

@@ -12,7 +12,7 @@ Where no frame is believed the shortest takes over, even where it clips: its cli
 then the best lower bound there is. The reference's own clipped code is never used.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -108,14 +108,11 @@ class Source:
         table = np.exp(self.light) if self.logarithmic else self.light
         return looked_up(table, codes), table.max()
 
-    def at(
-        self, rows: slice, width: int, where: tuple[NDArray[np.intp], ...]
-    ) -> tuple[NDArray[Any], Floats]:
-        """Codes (n, 3) at some pixels of the rows, and how far they are believed, (n, 1)."""
+    def seen(self, rows: slice) -> "Seen":
+        """What the frame shows at these rows of the reference."""
         codes, valid = self.placement.codes(rows)
-        belief = believed(self, valid, rows, width)
-        sure = np.ones(len(where[0]), np.float32) if belief is None else belief[where]
-        return codes[where], sure[:, None]
+        belief = believed(self, valid, rows, codes.shape[1])
+        return Seen(self, np.ascontiguousarray(codes), belief, doubted=self.doubted(rows))
 
     def telling(self, codes: NDArray[Any]) -> Floats:
         """How much codes, (n, 3), measure, (n, 1): 1 below FADE, 0 where the largest clips."""
@@ -123,6 +120,21 @@ class Source:
             return np.ones((len(codes), 1), np.float32)
         z = codes.max(axis=1, keepdims=True) / np.float32(self.placement.frame.levels - 1)
         return np.asarray(np.clip((CLIP - z) / (CLIP - FADE), 0, 1), np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a frame shows at some rows: brought there once, for the sum and for the highlights."""
+
+    source: Source
+    codes: Codes  # (h, W, 3), contiguous
+    belief: Floats | None  # (h, W) in [0, 1]; None: everywhere, fully
+    doubted: bool  # whether belief is lacking for more than what the frame does not cover
+
+    def at(self, where: tuple[NDArray[np.intp], ...]) -> tuple[NDArray[Any], Floats]:
+        """Codes (n, 3) at some pixels, and how far they are believed, (n, 1)."""
+        sure = np.ones(len(where[0]), np.float32) if self.belief is None else self.belief[where]
+        return self.codes[where], sure[:, None]
 
 
 class WeightedMean:
@@ -163,13 +175,14 @@ class WeightedMean:
             for part in strips.inner_blocks(rows, width):
                 count = part.stop - part.start
                 room = room if len(room) >= count else np.empty((count, width, 4), np.float32)
-                total = summed(near, part, room[:count])
+                seen = [source.seen(part) for source in near]
+                total = summed(seen, room[:count])
                 if deviation is not None:
                     deviation[part] = 1 / np.sqrt(total[..., 3])
                 if self.logarithmic:
                     settle(total, np.exp(total[..., :3] / total[..., 3:]))
                 if highlights is not None:
-                    highlights.mend(total, near, part, guess)
+                    highlights.mend(total, seen, part, guess)
                 lost += divide(total, out[part])
             return lost
 
@@ -233,23 +246,22 @@ def unclipped(levels: int, frame: Frame) -> Floats:
     return np.asarray(np.clip((CLIP - z) / (CLIP - FADE), 0, 1))
 
 
-def summed(sources: list[Source], rows: slice, total: Floats) -> Floats:
-    """The weighted sum over the frames at some rows, (h, W, 4): w X of each channel, and w."""
+def summed(seen: Iterable[Seen], total: Floats) -> Floats:
+    """The weighted sum over what frames show, (h, W, 4): w X of each channel, and w."""
     total[:] = 0
-    for source in sources:
-        add(source, rows, total)
+    for one in seen:
+        add(one, total)
     return total
 
 
-def add(source: Source, rows: slice, total: Floats) -> None:
-    """Add what one frame says of these rows to a sum, (h, width, 4)."""
-    codes, valid = source.placement.codes(rows)
-    belief = believed(source, valid, rows, codes.shape[1])
+def add(seen: Seen, total: Floats) -> None:
+    """Add what one frame shows to a sum, (h, W, 4)."""
+    source, codes, belief = seen.source, seen.codes, seen.belief
     if not source.placement.frame.levels:
         add_floats(source, codes, belief, total)
         return
     kernels.accumulate(
-        np.ascontiguousarray(codes),
+        codes,
         source.light,
         source.weight,
         CERTAIN if belief is None else belief,
@@ -335,53 +347,48 @@ class Highlights:
         light = np.ascontiguousarray(frame.table.T)
         return cls(reference, light, beside, int(np.ceil(FADE * most)), int(np.ceil(CLIP * most)))
 
-    def mend(self, total: Floats, sources: list[Source], rows: slice, guess: Floats | None) -> None:
-        """Mend a sum of these rows, (h, W, 4)."""
-        own, darker = sources[self.reference], sources[: self.reference]
-        codes = np.ascontiguousarray(own.placement.codes(rows)[0])
-        if any(source.doubted(rows) for source in darker):
-            self._mend_doubted(total, codes, sources, rows, guess)
+    def mend(self, total: Floats, seen: list[Seen], rows: slice, guess: Floats | None) -> None:
+        """Mend a sum of these rows, (h, W, 4), over what all frames show there."""
+        own, darker = seen[self.reference], seen[: self.reference]
+        if any(one.doubted for one in darker):
+            self._mend_doubted(total, own, darker, rows, guess)
             return
+        weight = own.source.weight
         kernels.mend(
-            codes,
+            own.codes,
             self.light,
-            own.weight,
+            weight,
             self.beside,
             self.fade,
             self.ceiling,
             total,
-            len(own.weight),
+            len(weight),
             total.size // 4,
         )
 
     def _mend_doubted(
-        self,
-        total: Floats,
-        codes: Codes,
-        sources: list[Source],
-        rows: slice,
-        guess: Floats | None,
+        self, total: Floats, own: Seen, darker_ones: list[Seen], rows: slice, guess: Floats | None
     ) -> None:
         """The same where not all darker frames are fully believed."""
-        own, width = sources[self.reference], total.shape[1]
-        largest = strips.largest(codes)
+        weight, width = own.source.weight, total.shape[1]
+        largest = strips.largest(own.codes)
         where = np.nonzero(largest >= self.fade)
         if not len(where[0]):
             return
-        here, known = codes[where], total[where][:, 3:]
+        here, known = own.codes[where], total[where][:, 3:]
         was = total[where][:, :3] / known
-        darker = Darker.of(sources[: self.reference], rows, width, where)
+        darker = Darker.of(darker_ones, where)
         light = looked_up(self.light, here)
-        extra = np.maximum(own.weight[here] - own.weight[largest[where]][:, None], 0)
+        extra = np.maximum(weight[here] - weight[largest[where]][:, None], 0)
         extra *= self.beside[here]
         nobody = np.maximum(1 - 4 * darker.belief, 0) ** 2
-        extra = np.maximum(extra, nobody * own.weight[self.fade])  # rather that than a ghost
+        extra = np.maximum(extra, nobody * weight[self.fade])  # rather that than a ghost
         measured = (known * was + extra * light) / (known + extra)
-        shown = (here >= APART[0] * (len(own.weight) - 1)) & (darker.belief < 1)  # bright: no shade
+        shown = (here >= APART[0] * (len(weight) - 1)) & (darker.belief < 1)  # bright: no shade
         measured = np.maximum(measured, np.where(shown, NEARLY * light, 0))
         more = None
         if guess is not None:
-            more = strips.upsample(guess, sources[0].scale, rows, width)[where]
+            more = strips.upsample(guess, own.source.scale, rows, width)[where]
         likely = np.where(here < self.ceiling, LIKELY * light / np.maximum(darker.light, DIM), 1)
         bound = self.light[:, self.ceiling]
         clipped = darker.beyond(was, likely.min(axis=1, keepdims=True), bound, more)
@@ -410,21 +417,18 @@ class Darker:
     sure: Floats
 
     @classmethod
-    def of(
-        cls, sources: list[Source], rows: slice, width: int, where: tuple[NDArray[np.intp], ...]
-    ) -> "Darker":
-        """Of frames, darkest first, at some pixels of the rows."""
+    def of(cls, seen: list[Seen], where: tuple[NDArray[np.intp], ...]) -> "Darker":
+        """Of what frames show, darkest first, at some pixels."""
         belief = np.zeros((len(where[0]), 1), np.float32)
         least = np.zeros((len(where[0]), 3), np.float32)
-        seen = [source.at(rows, width, where) for source in sources]
-        for i, (source, (codes, sure)) in enumerate(zip(sources, seen, strict=True)):
-            light, white = source.radiance(codes)
+        for one in reversed(seen):  # what the shortest shows is left over
+            codes, sure = one.at(where)
+            light, white = one.source.radiance(codes)
             clips = light >= white * np.float32(1 - 1e-5)
             least = np.maximum(least, sure * clips * white)
-            told = source.telling(codes) if i else 1
+            told = 1 if one is seen[0] else one.source.telling(codes)
             belief = np.maximum(belief, sure * told)
-        light, white = sources[0].radiance(seen[0][0])
-        return cls(belief, least, light, light < white * np.float32(1 - 1e-5), seen[0][1])
+        return cls(belief, least, light, ~clips, sure)
 
     def beyond(self, mean: Floats, likely: Floats, bound: Floats, guess: Floats | None) -> Floats:
         """The light, (n, 3), where the reference clips at ``bound``, (3,).
