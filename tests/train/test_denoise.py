@@ -2,36 +2,17 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 
 from hdrcli.nets.denoise import Denoiser
-from hdrcli.train import checkpoint, pooled, session
+from hdrcli.train import checkpoint, session
 from hdrcli.train.denoise import TASK, loss_of
 from hdrcli.train.loop import BEST
-from hdrcli.train.pooled import Plan
 
 
-@pytest.fixture
-def order(tmp_path, rng, monkeypatch):
-    from hdrcli.formats import write
-    from hdrcli.frames import Radiance
-
-    torch.set_num_threads(1)
-    hdri = tmp_path / "hdri"
-    hdri.mkdir()
-    light = np.exp(rng.normal(size=(96, 128, 3))).astype(np.float32)
-    write(hdri / "one.exr", Radiance(light))
-    monkeypatch.setattr(pooled, "SIDE", 48)
-    tiny = Plan(TASK, batch=1, crop=16, examples=4, held_out=4)
-    monkeypatch.setattr(session, "POOLED", {("denoise", "tiny"): tiny})
-    return session.Order(
-        "denoise", "tiny", f"scenes:{hdri}", tmp_path / "out", steps=2, device="cpu", threads=1
-    )
-
-
-def test_an_order_is_carried_out(order):
+def test_an_order_is_carried_out(tiny_order):
+    order = tiny_order(TASK)
     assert session.train(order) == order.out / BEST
     weights, about = checkpoint.load(order.out / BEST)
     Denoiser().load_state_dict(weights)

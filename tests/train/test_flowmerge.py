@@ -88,24 +88,8 @@ def test_before_the_first_step_it_is_the_classical_merge(pool):
     assert scores.merge_mu != pytest.approx(scores.reference_mu, abs=1e-3)
 
 
-@pytest.fixture
-def order(tmp_path, rng, monkeypatch):
-    from hdrcli.formats import write
-    from hdrcli.frames import Radiance
-
-    hdri = tmp_path / "hdri"
-    hdri.mkdir()
-    light = np.exp(rng.normal(size=(96, 128, 3))).astype(np.float32)
-    write(hdri / "one.exr", Radiance(light))
-    monkeypatch.setattr(pooled, "SIDE", 48)
-    tiny = Plan(TASK, batch=1, crop=16, examples=4, held_out=4)
-    monkeypatch.setattr(session, "POOLED", {("flowmerge", "tiny"): tiny})
-    return session.Order(
-        "flowmerge", "tiny", f"scenes:{hdri}", tmp_path / "out", steps=2, device="cpu", threads=1
-    )
-
-
-def test_an_order_is_carried_out_and_resumed(order):
+def test_an_order_is_carried_out_and_resumed(tiny_order):
+    order = tiny_order(TASK)
     assert session.train(order) == order.out / BEST
     weights, about = checkpoint.load(order.out / BEST)
     FlowMerge().load_state_dict(weights)
@@ -119,12 +103,14 @@ def test_an_order_is_carried_out_and_resumed(order):
     assert sorted((order.out / "pool").iterdir()) == made, "the pool is made once"
 
 
-def test_recorded_data_is_refused(order, tmp_path):
+def test_recorded_data_is_refused(tiny_order, tmp_path):
+    order = tiny_order(TASK)
     with pytest.raises(InputError, match="brackets it makes up itself"):
         session.train(replace(order, data=str(tmp_path)))
 
 
-def test_training_and_judging_share_no_example(order):
+def test_training_and_judging_share_no_example(tiny_order):
+    order = tiny_order(TASK)
     session.train(order)
     names = [{p.name for p in (order.out / d).iterdir()} for d in ("pool", "pool-held-out")]
     assert len(names[0]) == len(names[1]) == 4
