@@ -168,3 +168,80 @@ def test_places_far_outside_are_the_border(rng):
     beyond = np.array([[1, 0, 1e30], [0, 1, 0], [0, 0, 1.0]])
     assert (resampled(codes, beyond) == codes[:, -1:]).all()
     resampled(codes, np.array([[1, 0, 0], [0, 1, 0], [0.1, 0, -1.0]]))  # the horizon is in it
+
+
+def doubted_by_hand(codes, light, weight, beside, limits, darker, guess, mean, known):
+    """What ``kernels.mend_doubted`` does, all pixels at once; the means of all of them."""
+    fade, ceiling, shade, nearly, likely, white = limits
+    belief, least, own, sure = darker[:, :1], darker[:, 1:4], darker[:, 4:7], darker[:, 7:]
+    top = codes.max(axis=1, keepdims=True)
+    shown = np.take_along_axis(light, codes.T.astype(np.int64), axis=1).T
+    extra = np.maximum(weight[codes] - weight[top], 0) * beside[codes]
+    extra = np.maximum(extra, np.maximum(1 - 4 * belief, 0) ** 2 * weight[fade])
+    measured = (known * mean + extra * shown) / (known + extra)
+    lit = (codes >= shade) & (belief < 1)
+    measured = np.where(lit, np.maximum(measured, nearly * shown), measured)
+    fits = np.where(codes < ceiling, likely * shown / np.maximum(own, 1e-6), 1).min(
+        1, keepdims=True
+    )
+    fits = sure + (1 - sure) * np.minimum(fits, 1)
+    bound = np.maximum(least, light[:, ceiling])
+    mixed = belief * mean + (1 - belief) * np.maximum(fits * own, bound)
+    risen = np.exp(np.where(own < white, (1 - belief) * guess, 0))
+    mended = np.where(codes >= ceiling, np.maximum(mixed * risen, bound), measured)
+    return np.where(top >= fade, mended, mean)
+
+
+@pytest.mark.parametrize("guessed", [0, 1])
+def test_doubted_highlights_are_mended_as_by_hand(rng, guessed):
+    count, fade, ceiling = 4000, 235, 250
+    codes = rng.integers(180, 256, (count, 3)).astype(np.uint8)
+    light = np.sort(rng.uniform(0.01, 1, (3, 256)).astype(np.float32), axis=1)
+    weight, beside = (rng.uniform(0, 1, 256).astype(np.float32) for _ in range(2))
+    darker = rng.uniform(0, 2, (count, 8)).astype(np.float32)
+    darker[:, [0, 7]] /= 2
+    darker[::5, 0] = 1
+    guess = rng.normal(0, 1, (count, 3)).astype(np.float32)
+    total = rng.uniform(0.1, 2, (count, 4)).astype(np.float32)
+    limits = (fade, ceiling, 192, np.float32(0.7), np.float32(3), np.float32(1.5))
+    known = total[:, 3:]
+    asked = guess if guessed else 0 * guess
+    want = doubted_by_hand(
+        codes, light, weight, beside, limits, darker, asked, total[:, :3] / known, known
+    )
+    kernels.mend_doubted(
+        codes,
+        light,
+        weight,
+        beside,
+        *limits[:5],
+        darker,
+        limits[5],
+        guess,
+        guessed,
+        total,
+        256,
+        count,
+    )
+    np.testing.assert_allclose(total[:, :3] / total[:, 3:], want, rtol=1e-5)
+
+
+def test_darker_frames_tell_what_they_measure_and_what_clips():
+    light = np.tile(np.linspace(0, 4, 256, dtype=np.float32), (3, 1))
+    telling = np.ones(256, np.float32)
+    telling[250:] = 0
+    codes = np.array([[100, 90, 80], [255, 90, 80], [100, 100, 100]], np.uint8)
+    bright, belief = np.array([1, 1, 0], np.uint8), np.full(3, 0.5, np.float32)
+    found = np.zeros((3, 8), np.float32)
+
+    def told(shortest):
+        rest = (np.float32(4), shortest, found, 256, 3)
+        kernels.darken(bright, codes, light, telling, belief, 1, *rest)
+
+    told(0)
+    assert found[:, 0].tolist() == [0.5, 0, 0], "what clips measures nothing"
+    assert found[1, 1:4].tolist() == [2, 0, 0], "but is at least its white, as far as believed"
+    told(1)
+    assert found[:, 0].tolist() == [0.5, 0.5, 0], "of the shortest there is no better"
+    np.testing.assert_array_equal(found[:2, 4:7], light[0][codes[:2]])
+    assert found[:, 7].tolist() == [0.5, 0.5, 0]

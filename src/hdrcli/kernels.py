@@ -28,6 +28,7 @@ DENORMAL = np.float32(2.0**-24)  # the smallest half
 ZERO, HALF, ONE, TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
 SHARP, THREE = np.float32(-0.75), np.float32(3)
 CODES = np.float32(255)
+FOUR, NEARLY_WHITE, DIMMEST = np.float32(4), np.float32(1 - 1e-5), np.float32(1e-6)
 ROOT_TWO, LOG2_E = np.float32(2**0.5), np.float32(1.4426950408889634)
 LN_2, NEARLY_ONE = np.float32(0.6931471805599453), np.float32(0.999)
 LAST = np.float32(65535)
@@ -102,6 +103,104 @@ def mend(
                 extra = max(weight[code] - weight[top], ZERO) * beside[code]
                 mean = (total[at] + extra * light[levels * c + code]) / (norm + extra)
                 total[at] = mean * norm
+
+
+@kernel
+def darken(
+    bright: Bytes,
+    codes: Codes,
+    light: Floats,
+    telling: Floats,
+    belief: Floats,
+    step: int,
+    white: np.float32,
+    shortest: int,
+    found: Floats,
+    levels: int,
+    count: int,
+) -> None:
+    """What one darker frame says where the reference is ``bright``, into ``found`` (count, 8).
+
+    That is: belief in what is measured, as far as codes are ``telling`` (levels); what three
+    channels are at least, as they clip at ``white``; and of the ``shortest`` frame the light of
+    three channels and the belief. ``light`` is (3, levels).
+    """
+    clips = white * NEARLY_WHITE
+    for i in range(count):
+        if bright[i] == 0:
+            continue
+        sure, at = belief[i * step], 8 * i
+        top = max(codes[3 * i], codes[3 * i + 1], codes[3 * i + 2])
+        told = sure if shortest else sure * telling[top]
+        found[at] = max(found[at], told)
+        for c in range(3):
+            own = light[levels * c + codes[3 * i + c]]
+            if own >= clips:
+                found[at + 1 + c] = max(found[at + 1 + c], sure * white)
+            if shortest:
+                found[at + 4 + c] = own
+        if shortest:
+            found[at + 7] = sure
+
+
+@kernel
+def mend_doubted(
+    codes: Codes,
+    light: Floats,
+    weight: Floats,
+    beside: Floats,
+    fade: int,
+    ceiling: int,
+    shade: int,
+    nearly: np.float32,
+    likely: np.float32,
+    darker: Floats,
+    white: np.float32,
+    guess: Floats,
+    guessed: int,
+    total: Floats,
+    levels: int,
+    count: int,
+) -> None:
+    """``mend`` where not all ``darker`` frames (count, 8, see ``darken``) are fully believed.
+
+    A channel that does not clip is measured as in ``mend``, with more weight where nobody is
+    believed, and from code ``shade`` on it is ``nearly`` as bright as it says. One that clips is
+    the mean as far as that is believed, else the shortest frame's light, but no less than what
+    clips, and no more than ``likely`` times what the other channels show. ``guess`` (count, 3),
+    if it is ``guessed``, multiplies what does not clip at ``white``.
+    """
+    open_below = white * NEARLY_WHITE
+    for i in range(count):
+        top = max(codes[3 * i], codes[3 * i + 1], codes[3 * i + 2])
+        if top < fade:
+            continue
+        at, norm = 8 * i, total[4 * i + 3]
+        believed, sure = darker[at], darker[at + 7]
+        alone = max(ONE - FOUR * believed, ZERO)
+        nobody = alone * alone * weight[fade]
+        most = ONE
+        for c in range(3):
+            code, own = codes[3 * i + c], darker[at + 4 + c]
+            if code < ceiling:
+                most = min(most, likely * light[levels * c + code] / max(own, DIMMEST))
+        fits = sure + (ONE - sure) * most
+        for c in range(3):
+            code, own = codes[3 * i + c], darker[at + 4 + c]
+            mean = total[4 * i + c] / norm
+            if code < ceiling:
+                shown = light[levels * c + code]
+                extra = max(max(weight[code] - weight[top], ZERO) * beside[code], nobody)
+                there = (norm * mean + extra * shown) / (norm + extra)
+                if code >= shade and believed < ONE:
+                    there = max(there, nearly * shown)
+            else:
+                bound = max(darker[at + 1 + c], light[levels * c + ceiling])
+                there = believed * mean + (ONE - believed) * max(fits * own, bound)
+                if guessed and own < open_below:
+                    there *= exp2((ONE - believed) * guess[3 * i + c] * LOG2_E)
+                there = max(there, bound)
+            total[4 * i + c] = there * norm
 
 
 @kernel

@@ -14,6 +14,7 @@ then the best lower bound there is. The reference's own clipped code is never us
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,6 @@ FADE = 235 / 255  # from here to CLIP the weight of a code falls to zero
 APART = (0.75, 0.94)  # codes between which a channel loses belief beside one that clips
 NEARLY = np.float32(0.7)  # of the reference's bright light that is there in any case
 LIKELY = np.float32(3)  # times the channels that do not clip: what a doubted frame may still say
-DIM = np.float32(1e-6)  # light that nothing is divided by
 FALLBACK = 1e-7  # weight of the shortest frame where nothing else is known
 FLOAT_LEVELS = 65536  # a float frame's weight is looked up at this many steps
 CERTAIN = np.ones(1, np.float32)  # the belief in each pixel of a frame that is fully believed
@@ -84,6 +84,7 @@ class Source:
     placement: Placement | Strip
     light: Floats  # (3, levels), X_i
     weight: Floats  # (levels,), at the largest channel
+    telling: Floats  # (levels,), how much a largest channel measures: 0 where it clips
     fallback: float  # weight that is added: where nothing else is known this frame decides
     confidence: Floats | None
     scale: tuple[float, float]
@@ -101,25 +102,22 @@ class Source:
             return False
         return bool((strips.small_rows(self.confidence, self.scale, rows) < 1).any())
 
-    def radiance(self, codes: NDArray[Any]) -> tuple[Floats, np.float32]:
-        """What codes, (n, 3), say of the light, never as a logarithm; and the clipping level."""
-        if not self.placement.frame.levels:
-            return finite(codes) / np.float32(self.ratio), np.float32(1 / self.ratio)
-        table = np.exp(self.light) if self.logarithmic else self.light
-        return looked_up(table, codes), table.max()
+    @cached_property
+    def linear(self) -> Floats:
+        """(3, levels), what codes say of the light, never as a logarithm."""
+        return np.exp(self.light) if self.logarithmic else self.light
+
+    @property
+    def white(self) -> np.float32:
+        """The light at which the frame clips; of a float frame, 1 of its own."""
+        levels = self.placement.frame.levels
+        return np.float32(self.linear.max() if levels else 1 / self.ratio)
 
     def seen(self, rows: slice) -> "Seen":
         """What the frame shows at these rows of the reference."""
         codes, valid = self.placement.codes(rows)
         belief = believed(self, valid, rows, codes.shape[1])
         return Seen(self, np.ascontiguousarray(codes), belief, doubted=self.doubted(rows))
-
-    def telling(self, codes: NDArray[Any]) -> Floats:
-        """How much codes, (n, 3), measure, (n, 1): 1 below FADE, 0 where the largest clips."""
-        if not self.placement.frame.levels:
-            return np.ones((len(codes), 1), np.float32)
-        z = codes.max(axis=1, keepdims=True) / np.float32(self.placement.frame.levels - 1)
-        return np.asarray(np.clip((CLIP - z) / (CLIP - FADE), 0, 1), np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,11 +128,6 @@ class Seen:
     codes: Codes  # (h, W, 3), contiguous
     belief: Floats | None  # (h, W) in [0, 1]; None: everywhere, fully
     doubted: bool  # whether belief is lacking for more than what the frame does not cover
-
-    def at(self, where: tuple[NDArray[np.intp], ...]) -> tuple[NDArray[Any], Floats]:
-        """Codes (n, 3) at some pixels, and how far they are believed, (n, 1)."""
-        sure = np.ones(len(where[0]), np.float32) if self.belief is None else self.belief[where]
-        return self.codes[where], sure[:, None]
 
 
 class WeightedMean:
@@ -203,7 +196,8 @@ class WeightedMean:
     def _source(self, frame: Frame, i: int, ratio: float, motion: Motion) -> Source:
         table = frame.table if frame.levels else _identity()
         brightest = table.max(axis=1)
-        weight = self.curve(brightest, ratio, motion.noise[i]) * unclipped(len(table), frame)
+        telling = unclipped(len(table), frame)
+        weight = self.curve(brightest, ratio, motion.noise[i]) * telling
         light = table / np.float32(ratio)
         if frame.levels:  # codes that clip are one white: only the fallback ever reads them
             light[int(np.ceil(CLIP * (len(table) - 1))) :] = light[-1].max()
@@ -213,6 +207,7 @@ class WeightedMean:
             placement=Placement(frame, motion.flows[i], motion.scale),
             light=np.ascontiguousarray(light.T, np.float32),
             weight=np.ascontiguousarray(weight, np.float32),
+            telling=telling,
             fallback=FALLBACK if i == 0 else 0.0,
             confidence=motion.confidence[i],
             scale=motion.scale,
@@ -367,83 +362,74 @@ class Highlights:
         )
 
     def _mend_doubted(
-        self, total: Floats, own: Seen, darker_ones: list[Seen], rows: slice, guess: Floats | None
+        self, total: Floats, own: Seen, darker: list[Seen], rows: slice, guess: Floats | None
     ) -> None:
         """The same where not all darker frames are fully believed."""
-        weight, width = own.source.weight, total.shape[1]
-        largest = strips.largest(own.codes)
-        where = np.nonzero(largest >= self.fade)
-        if not len(where[0]):
+        bright = strips.largest(own.codes) >= self.fade
+        if not bright.any():
             return
-        here, known = own.codes[where], total[where][:, 3:]
-        was = total[where][:, :3] / known
-        darker = Darker.of(darker_ones, where)
-        light = looked_up(self.light, here)
-        extra = np.maximum(weight[here] - weight[largest[where]][:, None], 0)
-        extra *= self.beside[here]
-        nobody = np.maximum(1 - 4 * darker.belief, 0) ** 2
-        extra = np.maximum(extra, nobody * weight[self.fade])  # rather that than a ghost
-        measured = (known * was + extra * light) / (known + extra)
-        shown = (here >= APART[0] * (len(weight) - 1)) & (darker.belief < 1)  # bright: no shade
-        measured = np.maximum(measured, np.where(shown, NEARLY * light, 0))
-        more = None
-        if guess is not None:
-            more = strips.upsample(guess, own.source.scale, rows, width)[where]
-        likely = np.where(here < self.ceiling, LIKELY * light / np.maximum(darker.light, DIM), 1)
-        bound = self.light[:, self.ceiling]
-        clipped = darker.beyond(was, likely.min(axis=1, keepdims=True), bound, more)
-        settle(total, np.where(here >= self.ceiling, clipped, measured), where)
+        found = np.zeros((*bright.shape, 8), np.float32)
+        for seen in darker:
+            told_of(seen, bright, found, shortest=seen is darker[0])
+        shift, guessed = guessed_of(guess, own.source, rows, total.shape[1])
+        weight = own.source.weight
+        kernels.mend_doubted(
+            own.codes,
+            self.light,
+            weight,
+            self.beside,
+            self.fade,
+            self.ceiling,
+            int(np.ceil(APART[0] * (len(weight) - 1))),
+            NEARLY,
+            LIKELY,
+            found,
+            darker[0].source.white,
+            shift,
+            guessed,
+            total,
+            len(weight),
+            bright.size,
+        )
 
 
-def looked_up(tables: Floats, codes: NDArray[Any]) -> Floats:
-    """Codes (n, 3) in tables (3, levels)."""
-    return np.stack([np.take(tables[c], codes[:, c]) for c in range(3)], axis=-1)
+def told_of(seen: Seen, bright: NDArray[np.bool_], found: Floats, *, shortest: bool) -> None:
+    """What a frame darker than the reference says of its ``bright`` pixels: kernels.darken."""
+    source, belief = seen.source, seen.belief
+    if not source.placement.frame.levels:
+        told_of_floats(seen, found, shortest=shortest)
+        return
+    kernels.darken(
+        bright.view(np.uint8),
+        seen.codes,
+        source.linear,
+        source.telling,
+        CERTAIN if belief is None else belief,
+        0 if belief is None else 1,
+        source.white,
+        int(shortest),
+        found,
+        len(source.weight),
+        bright.size,
+    )
 
 
-@dataclass(frozen=True, eq=False)
-class Darker:
-    """What the frames darker than the reference say of n pixels where it clips.
+def told_of_floats(seen: Seen, found: Floats, *, shortest: bool) -> None:
+    """The same of a float frame, which measures everything below its white, and no more."""
+    light, white = finite(seen.codes) / np.float32(seen.source.ratio), seen.source.white
+    sure = np.ones(light.shape[:2], np.float32) if seen.belief is None else seen.belief
+    found[..., 0] = np.maximum(found[..., 0], sure)
+    least = np.where(light >= white, (sure * white)[..., None], 0)
+    found[..., 1:4] = np.maximum(found[..., 1:4], least)
+    if shortest:
+        found[..., 4:7], found[..., 7] = light, sure
 
-    ``belief`` (n, 1): in what they measure. A frame that clips too measures nothing, but the
-    shortest, whose clipping level is the best there is. ``least`` (n, 3): what the light is at
-    least, as frames tell that clip themselves. ``light`` (n, 3) of the shortest frame, ``open``
-    where it does not clip, and ``sure`` (n, 1), the belief in it.
-    """
 
-    belief: Floats
-    least: Floats
-    light: Floats
-    open: NDArray[np.bool_]
-    sure: Floats
-
-    @classmethod
-    def of(cls, seen: list[Seen], where: tuple[NDArray[np.intp], ...]) -> "Darker":
-        """Of what frames show, darkest first, at some pixels."""
-        belief = np.zeros((len(where[0]), 1), np.float32)
-        least = np.zeros((len(where[0]), 3), np.float32)
-        for one in reversed(seen):  # what the shortest shows is left over
-            codes, sure = one.at(where)
-            light, white = one.source.radiance(codes)
-            clips = light >= white * np.float32(1 - 1e-5)
-            least = np.maximum(least, sure * clips * white)
-            told = 1 if one is seen[0] else one.source.telling(codes)
-            belief = np.maximum(belief, sure * told)
-        return cls(belief, least, light, ~clips, sure)
-
-    def beyond(self, mean: Floats, likely: Floats, bound: Floats, guess: Floats | None) -> Floats:
-        """The light, (n, 3), where the reference clips at ``bound``, (3,).
-
-        As far as the frames are believed it is their mean; else the shortest frame's, but at
-        least what clips: ``likely`` (n, 1) is the most of it that fits the channels of the
-        reference that do not clip, if it is not believed.
-        """
-        bound = np.maximum(self.least, bound)
-        fits = self.sure + (1 - self.sure) * np.minimum(likely, 1)
-        mixed = self.belief * mean + (1 - self.belief) * np.maximum(fits * self.light, bound)
-        above = np.log(np.maximum(mixed, np.float32(1e-6)) / bound)
-        if guess is not None:  # what clips everywhere stays neutral
-            above += (1 - self.belief) * self.open * guess
-        return np.asarray(bound * np.exp(np.maximum(above, 0)), np.float32)
+def guessed_of(guess: Floats | None, source: Source, rows: slice, width: int) -> tuple[Floats, int]:
+    """The guess at some rows, (h, width, 3), and 1; 0 and no such map where there is none."""
+    if guess is None or not strips.small_rows(guess, source.scale, rows).any():
+        return CERTAIN, 0
+    return np.ascontiguousarray(strips.upsample(guess, source.scale, rows, width)), 1
 
 
 def apart(codes: NDArray[np.generic], levels: int) -> Floats:
