@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hdrcli.align import align_bracket, belonging, crop_to_overlap, warp_frame
+from hdrcli.align import (
+    align_bracket,
+    belonging,
+    blocks,
+    crop_to_overlap,
+    kernels,
+    warp_frame,
+)
 from hdrcli.align.features import from_bitmaps
 from hdrcli.align.models import MODELS, apply, coverage, fit, implausible, lattice, parts
 from hdrcli.color import srgb_decode, srgb_encode
@@ -455,3 +462,48 @@ def test_response_tables_of_any_shape_are_understood(radiance):
         for ev, m in ((0, None), (-2, moved))
     ]
     assert error(aligned_to(*frames)[0], moved) < 0.25
+
+
+# --- blocks in machine code ----------------------------------------------------------------------
+
+
+def test_a_band_is_a_gaussian_less_a_mean():
+    patches = np.random.default_rng(0).normal(size=(3, 40, 40)).astype(np.float32)
+    fine = [cv2.GaussianBlur(patch, (0, 0), 1.0) for patch in patches]
+    expected = np.stack([one - cv2.blur(one, (25, 25)) for one in fine])
+    kernels.band(patches, blocks.FINE, np.empty(40 * 40 + 3 * 64, np.float32), 40, 3)
+    assert patches == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("window", [7, 26])
+def test_texture_is_the_weaker_eigenvalue_of_the_slopes(window):
+    rng = np.random.default_rng(window)
+    light = rng.normal(size=(60, 83)).astype(np.float32)
+    good = rng.random(light.shape) < 0.8
+    smooth = cv2.GaussianBlur(light, (0, 0), 1.0)
+    x, y = (cv2.Sobel(smooth, cv2.CV_32F, *o, scale=1 / 8) * good for o in ((1, 0), (0, 1)))
+    xx, yy, xy = (cv2.blur(part, (window, window)) for part in (x * x, y * y, x * y))
+    tensors = np.moveaxis(np.array([[xx, xy], [xy, yy]], np.float64), (0, 1), (2, 3))
+    weakest = np.linalg.eigvalsh(tensors)[..., 0]
+    assert blocks._texture(light, good, 1.0, window) == pytest.approx(weakest, abs=1e-6)
+
+
+@settings(max_examples=10)
+@given(st.floats(-2, 2), st.floats(-2, 2))
+def test_blocks_are_found_where_they_went(dx, dy):
+    light = seen_by(scene(3), None).mean(axis=2)
+    there = cv2.warpPerspective(
+        light, hand(dx, dy), light.shape[::-1], flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    )
+    corners = [(60, 60), (150, 90), (200, 200)]
+    own, wide = (
+        np.stack([plane[y - r : y + 40 + r, x - r : x + 40 + r] for x, y in corners])
+        for plane, r in ((light, 0), (there, blocks.REACH))
+    )
+    found, room = np.zeros((3, 5)), np.empty(3 * 40 * 40, np.float32)
+    masks = [np.ones(patches.shape, np.uint8) for patches in (own, wide)]
+    kernels.track(
+        *(own, masks[0], wide, masks[1]), np.float32(0.4), room, found, 40, blocks.REACH, 3
+    )
+    assert (found[:, 3:] > 0.9).all()
+    assert found[:, :2] == pytest.approx(np.tile([-dx, -dy], (3, 1)), abs=0.1)

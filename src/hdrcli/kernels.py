@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hdrcli.native import inlined, kernel, summing_kernel
+from hdrcli.native import inlined, kernel
 
 Floats = NDArray[np.float32]
 Halves = NDArray[np.uint16]  # the bits of half floats
@@ -418,57 +418,6 @@ def log_light(
     for i in range(count):
         open_[i] = np.uint8(out[i] < NEARLY_ONE)
         out[i] = log2((out[i] if out[i] < ONE else ONE) * gain + ONE) * LN_2
-
-
-@summing_kernel
-def compare(
-    light: Floats,
-    mask: Floats,
-    slope_x: Floats,
-    slope_y: Floats,
-    wide: Floats,
-    wide_mask: Floats,
-    x: np.float32,
-    y: np.float32,
-    side: int,
-    margin: int,
-    moved: Floats,
-    sums: Doubles,
-) -> None:
-    """Compare a block a, (side, side), with its surroundings b, ``margin`` wider, moved by x, y.
-
-    Where both masks are, of a and b without their means: ``sums`` are of the mask, aa, bb, ab, of
-    the slopes times a, of the slopes times b, and of the slopes' xx, xy, yy. ``moved`` (side,
-    side) is room for b, which is interpolated linearly.
-    """
-    full = side + 2 * margin
-    ax, ay = x - np.floor(x), y - np.floor(y)
-    corner = (margin + int(np.floor(y))) * full + margin + int(np.floor(x))
-    nearest = (margin + int(np.rint(y))) * full + margin + int(np.rint(x)) - corner
-    n = one = two = ZERO
-    for row in range(side):
-        for i in range(row * side, row * side + side):
-            at = corner + i + 2 * margin * row
-            upper = wide[at] + ax * (wide[at + 1] - wide[at])
-            lower = wide[at + full] + ax * (wide[at + full + 1] - wide[at + full])
-            m = mask[i] * wide_mask[at + nearest]
-            moved[i] = upper + ay * (lower - upper)
-            n += m
-            one += light[i] * m
-            two += moved[i] * m
-    one, two = one / max(n, ONE), two / max(n, ONE)
-    aa = bb = ab = xa = xb = ya = yb = xx = xy = yy = ZERO
-    for row in range(side):
-        for i in range(row * side, row * side + side):
-            m = mask[i] * wide_mask[corner + i + 2 * margin * row + nearest]
-            a, b = (light[i] - one) * m, (moved[i] - two) * m
-            gx, gy = slope_x[i] * m, slope_y[i] * m
-            aa, bb, ab = aa + a * a, bb + b * b, ab + a * b
-            xa, xb, ya, yb = xa + gx * a, xb + gx * b, ya + gy * a, yb + gy * b
-            xx, xy, yy = xx + gx * gx, xy + gx * gy, yy + gy * gy
-    sums[0], sums[1], sums[2], sums[3] = n, aa, bb, ab
-    sums[4], sums[5], sums[6], sums[7] = xa, ya, xb, yb
-    sums[8], sums[9], sums[10] = xx, xy, yy
 
 
 @kernel

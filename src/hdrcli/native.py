@@ -165,7 +165,7 @@ def _engine(code: bytes) -> "ExecutionEngine":
 
 def _code(kernel: Kernel[...], kinds: Types) -> bytes:
     """The machine code of a kernel for this processor, from the cache or compiled now."""
-    name = f"{kernel.symbol(kinds)}-{_key(kernel.function.__code__.co_filename)}.o"
+    name = f"{kernel.symbol(kinds)}-{_key(_sources(kernel.function))}.o"
     for folder in folders():
         code = _read(folder / name)
         if code is not None:
@@ -177,13 +177,25 @@ def _code(kernel: Kernel[...], kinds: Types) -> bytes:
     return code
 
 
+def _sources(function: FunctionType) -> tuple[str, ...]:
+    """The files that a kernel and the helpers it may call are written in."""
+    known = _INLINED.values()
+    helpers = {value.__code__.co_filename for value in _functions(function) if value in known}
+    return __file__, *sorted(helpers | {function.__code__.co_filename})
+
+
+def _functions(function: FunctionType) -> Iterator[FunctionType]:
+    """The functions of a function's file, its imports among them."""
+    return (value for value in function.__globals__.values() if isinstance(value, FunctionType))
+
+
 @cache
-def _key(source: str) -> str:
-    """What machine code depends on: the kernels' source, the compiler and the processor."""
+def _key(sources: tuple[str, ...]) -> str:
+    """What machine code depends on: the kernels' sources, the compiler and the processor."""
     import llvmlite.binding as llvm
 
     known = hashlib.sha256()
-    for path in (__file__, source):
+    for path in sources:
         known.update(Path(path).read_bytes())
     for said in (
         str(llvm.llvm_version_info),
@@ -246,10 +258,12 @@ def compiled(kernel: Kernel[...], kinds: Types) -> bytes:
         return numba.int64 if kind is int else numba.float32
 
     made: Any = numba.njit
-    manner = _MANNER | {"fastmath": {"contract", "reassoc"}} if kernel.loose else _MANNER
+    manner = _LOOSE if kernel.loose else _MANNER
     bare = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # nothing of Python in it
     signature = numba.void(*(named(kind) for kind in kinds))
-    dispatcher = made(signature, **manner, **bare)(_within(kernel.function, _helpers()))
+    dispatcher = made(signature, **manner, **bare)(
+        _within(kernel.function, _helpers(loose=kernel.loose))
+    )
     ((signed, assembly),) = dispatcher.inspect_llvm().items()
     module = llvm.parse_assembly(assembly)
     for function in module.functions:
@@ -269,20 +283,24 @@ def compiled(kernel: Kernel[...], kinds: Types) -> bytes:
     return bytes(machine.emit_object(module))
 
 
-@cache
-def _helpers() -> dict[str, Any]:
+def _helpers(*, loose: bool) -> dict[str, Any]:
     """What kernels may call, as numba has it. One may call those before it."""
     import numba
 
     made: Any = numba.njit
-    helpers: dict[str, Any] = {}
+    helpers = _HELPERS[loose]
     for name, function in _INLINED.items():
-        helpers[name] = made(**_MANNER)(_within(function, helpers))
+        if name not in helpers:
+            manner = _LOOSE if loose else _MANNER
+            helpers[name] = made(**manner)(_within(function, helpers))
     return helpers
 
 
+_HELPERS: dict[bool, dict[str, Any]] = {False: {}, True: {}}
+
 # Multiplications and additions may be contracted; nothing else may change what a number is.
 _MANNER: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}
+_LOOSE = _MANNER | {"fastmath": {"contract", "reassoc"}}
 
 
 def _within(function: Callable[..., Any], names: dict[str, Any]) -> FunctionType:

@@ -13,7 +13,7 @@ from itertools import pairwise, product
 import numpy as np
 from numpy.typing import NDArray
 
-from hdrcli import kernels
+from hdrcli.align import kernels
 from hdrcli.align.models import Matrix, Points, apply
 from hdrcli.align.views import Mask, Tone
 from hdrcli.frames import Codes, Floats
@@ -40,35 +40,50 @@ class View:
         """Height and width."""
         return self.codes.shape[0], self.codes.shape[1]
 
-    def patch(self, matrix: Matrix, corner: NDArray[np.int64], side: int) -> tuple[Floats, Floats]:
-        """Band-passed log light and 0/1 mask at matrix @ (corner + 0 … side - 1), (side, side)."""
-        codes, inside = self._cut(matrix, corner, side)
-        light, good = self.tone(codes)
-        return band(light), (good & inside).astype(np.float32)
+    def patches(
+        self, matrix: Matrix, corners: NDArray[np.int64], side: int
+    ) -> tuple[Floats, NDArray[np.uint8]]:
+        """Band-passed log light and 0/1 mask, (n, side, side) each, one for each corner.
 
-    def _cut(self, matrix: Matrix, corner: NDArray[np.int64], side: int) -> tuple[Codes, Mask]:
+        At matrix @ (corner + 0 … side - 1).
+        """
+        codes = np.empty((len(corners), side, side, 3), self.codes.dtype)
+        inside = None if self.valid is None else np.empty(codes.shape[:3], np.bool_)
+        cut = self._own if (matrix == np.eye(3)).all() else self._warped
+        for i, corner in enumerate(corners):
+            cut(matrix, corner, codes[i], None if inside is None else inside[i])
+        light, good = self.tone(codes)
+        room = np.empty(side * side + 3 * (side + 24), np.float32)
+        kernels.band(light, FINE, room, side, len(corners))
+        return light, (good if inside is None else good & inside).view(np.uint8)
+
+    def _own(self, _: Matrix, corner: NDArray[np.int64], codes: Codes, inside: Mask | None) -> None:
+        side = len(codes)
+        box = np.s_[corner[1] : corner[1] + side, corner[0] : corner[0] + side]
+        codes[:] = self.codes[box]
+        if inside is not None and self.valid is not None:
+            inside[:] = self.valid[box]
+
+    def _warped(
+        self, matrix: Matrix, corner: NDArray[np.int64], codes: Codes, inside: Mask | None
+    ) -> None:
         import cv2
 
+        side = len(codes)
         span = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * (side - 1.0) + corner
         at = apply(matrix, span)
         low = np.maximum(np.floor(at.min(axis=0)).astype(int) - 2, 0)
         high = np.ceil(at.max(axis=0)).astype(int) + 4
         box = np.s_[low[1] : high[1], low[0] : high[0]]
-        if (matrix == np.eye(3)).all():
-            box = np.s_[corner[1] : corner[1] + side, corner[0] : corner[0] + side]
-            whole = np.ones((side, side), np.bool_) if self.valid is None else self.valid[box]
-            return self.codes[box], whole
         local = shifted(-low) @ matrix @ shifted(corner)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         cubic = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-        source = self.codes[box]
-        cut = cv2.warpPerspective(
-            source, local, (side, side), flags=cubic, borderMode=cv2.BORDER_REPLICATE
+        cv2.warpPerspective(
+            self.codes[box], local, (side, side), codes, cubic, cv2.BORDER_REPLICATE
         )
-        if self.valid is None:
-            return cut, np.ones((side, side), np.bool_)
-        mask = np.ascontiguousarray(self.valid[box]).view(np.uint8)
-        return cut, cv2.warpPerspective(mask * 255, local, (side, side), flags=flags) == 255
+        if inside is not None and self.valid is not None:
+            mask = np.ascontiguousarray(self.valid[box]).view(np.uint8)
+            inside[:] = cv2.warpPerspective(mask * 255, local, (side, side), flags=flags) == 255
 
 
 def shifted(by: NDArray[np.int64]) -> Matrix:
@@ -78,12 +93,14 @@ def shifted(by: NDArray[np.int64]) -> Matrix:
     return out
 
 
-def band(light: Floats) -> Floats:
-    """Keep detail between about one and a dozen pixels: no noise, no slow change of brightness."""
-    import cv2
+def gaussian(sigma: float) -> Floats:
+    """The middle and one side of a Gaussian's taps, as many as OpenCV takes for float pictures."""
+    reach = (round(8 * sigma + 1) | 1) // 2
+    taps = np.exp(-(np.arange(reach + 1) ** 2) / (2 * sigma**2))
+    return np.asarray(taps / (2 * taps.sum() - taps[0]), np.float32)
 
-    fine = cv2.GaussianBlur(light, (0, 0), 1.0)
-    return np.asarray(fine - cv2.blur(fine, (25, 25)), np.float32)
+
+FINE = gaussian(1.0)  # pixels: what is finer is noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,26 +118,9 @@ class Blocks:
         return np.asarray(self.at + (self.side - 1) / 2, np.float64)
 
     @cached_property
-    def models(self) -> "list[Template]":
-        """What each block looks like in the reference."""
-        return [Template.of(self.reference, corner, self.side) for corner in self.at]
-
-
-@dataclass(frozen=True, eq=False)
-class Template:
-    """One block of the reference: band-passed log light, its 0/1 mask, its slopes; (S, S)."""
-
-    light: Floats
-    mask: Floats
-    gx: Floats
-    gy: Floats
-
-    @classmethod
-    def of(cls, view: View, corner: NDArray[np.int64], side: int) -> "Template":
-        """Cut the block out of a view; the slopes are zero where the mask is."""
-        light, mask = view.patch(np.eye(3), corner, side)
-        gy, gx = np.gradient(light)
-        return cls(light, mask, (gx * mask).astype(np.float32), (gy * mask).astype(np.float32))
+    def models(self) -> tuple[Floats, NDArray[np.uint8]]:
+        """What the blocks look like in the reference: band-passed log light and 0/1 mask."""
+        return self.reference.patches(np.eye(3), self.at, self.side)
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,11 +177,19 @@ def _texture(light: Floats, good: Mask, blur: float, window: int) -> Floats:
     """The smaller eigenvalue of the structure tensor around each pixel (Shi and Tomasi 1994)."""
     import cv2
 
-    smooth = cv2.GaussianBlur(light, (0, 0), blur)
-    gx, gy = (cv2.Sobel(smooth, cv2.CV_32F, *o, scale=1 / 8) * good for o in ((1, 0), (0, 1)))
-    xx, yy, xy = (cv2.blur(part, (window, window)) for part in (gx * gx, gy * gy, gx * gy))
-    weakest = (xx + yy) / 2 - np.sqrt((xx - yy) ** 2 / 4 + xy * xy)
-    return np.asarray(weakest, np.float32)
+    height, width = light.shape
+    out = np.empty_like(light)
+    kernels.texture(
+        np.asarray(cv2.GaussianBlur(light, (0, 0), blur), np.float32),
+        good.view(np.uint8),
+        window,
+        np.empty(3 * width),
+        np.empty(3 * (width + window + 1)),
+        out,
+        height,
+        width,
+    )
+    return out
 
 
 def _peaks(
@@ -208,55 +216,39 @@ def _peaks(
 
 def measure(blocks: Blocks, frame: View, matrix: Matrix) -> Shifts:
     """Track every block of the reference to where ``matrix`` puts it in the frame."""
-    n = len(blocks.at)
-    d, alike, after = np.zeros((n, 2)), np.zeros(n), np.zeros(n)
-    found, inside = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
-    limit = np.array([frame.size[1], frame.size[0]]) - 1
-    span = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * (blocks.side - 1.0)
-    for i, corner in enumerate(blocks.at):
-        target = apply(matrix, corner + span)
-        if (target < REACH).any() or (target > limit - REACH).any():
-            continue
-        wide, wide_mask = frame.patch(matrix, corner - REACH, blocks.side + 2 * REACH)
-        result = track(blocks.models[i], wide, wide_mask)
-        if result is not None:
-            d[i], alike[i], after[i] = result
-            inside[i], found[i] = True, after[i] >= SIMILAR
-    return Shifts(blocks.centres, d, found, inside, alike, after)
+    side = blocks.side
+    limit = np.array([frame.size[1], frame.size[0]]) - 1 - REACH
+    span = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * (side - 1.0)
+    target = apply(matrix, (blocks.at[:, None] + span).reshape(-1, 2)).reshape(-1, 4, 2)
+    there = np.flatnonzero(((target >= REACH) & (target <= limit)).all(axis=(1, 2)))
+    found = np.zeros((len(blocks.at), 5))
+    found[there] = track(blocks, there, frame, matrix)
+    seen = found[:, 4] > 0
+    alike, after = found[:, 2], found[:, 3]
+    return Shifts(blocks.centres, found[:, :2], seen & (after >= SIMILAR), seen, alike, after)
 
 
 def track(
-    model: Template, wide: Floats, wide_mask: Floats
-) -> tuple[NDArray[np.float64], float, float] | None:
-    """Find a block (S, S) in ``wide`` (S + 2 REACH, S + 2 REACH), by Gauss-Newton.
+    blocks: Blocks, which: NDArray[np.intp], frame: View, matrix: Matrix
+) -> NDArray[np.float64]:
+    """Find some of the blocks in the frame, by Gauss-Newton: (n, 5).
 
-    Returns the shift (x, y) from the middle, and the correlation at the middle and at the
-    shift (0 where it was lost); None where too little is unclipped in both.
+    The shift (x, y), the correlation before and after (0 where it was lost), and whether enough
+    is unclipped in both.
     """
-    side, room, sums = len(model.light), np.empty_like(model.light), np.empty(11)
-    block = model.light, model.mask, model.gx, model.gy, wide, wide_mask
-    shift, first = np.zeros(2), 0.0
-    xx = xy = yy = 0.0
-    for step in range(10):
-        x, y = shift.astype(np.float32)
-        kernels.compare(*block, x, y, side, REACH, room, sums)
-        seen, aa, bb, ab, *slopes = sums.tolist()
-        if seen < SEEN * room.size:
-            return None if step == 0 else (np.zeros(2), first, 0.0)
-        alike = aa > 0 and bb > 0
-        after = ab / np.sqrt(aa * bb) if alike else 0.0
-        if step == 0:  # the mask hardly changes within a few pixels
-            first, (xx, xy, yy) = after, slopes[4:]
-        det = xx * yy - xy * xy
-        if det <= 0.02 * (xx + yy) ** 2 / 4:
-            return np.zeros(2), first, 0.0  # a straight edge: it may slide along itself
-        scale = np.sqrt(aa / bb) if alike else 0.0
-        gx, gy = slopes[0] - scale * slopes[2], slopes[1] - scale * slopes[3]
-        move = np.array([yy * gx - xy * gy, xx * gy - xy * gx]) / det
-        move *= min(1.0, 2 / max(float(np.hypot(*move)), 1e-9))
-        shift = shift + move
-        if np.abs(shift).max() > REACH - 1:
-            return np.zeros(2), first, 0.0
-        if np.abs(move).max() < 0.01:
-            break
-    return shift, first, after
+    side, found = blocks.side, np.zeros((len(which), 5))
+    light, mask = blocks.models
+    wide, wide_mask = frame.patches(matrix, blocks.at[which] - REACH, side + 2 * REACH)
+    kernels.track(
+        light if len(which) == len(light) else light[which],
+        mask if len(which) == len(mask) else mask[which],
+        wide,
+        wide_mask,
+        np.float32(SEEN),
+        np.empty(3 * side * side, np.float32),
+        found,
+        side,
+        REACH,
+        len(which),
+    )
+    return found

@@ -54,7 +54,7 @@ class Picture:
         valid = self.frame.valid
         return None if valid is None else np.ascontiguousarray(valid[self._every])
 
-    @property
+    @cached_property
     def picked(self) -> Codes:
         """Every factor-th pixel of every factor-th row: reduced, noisy, and almost free."""
         return np.ascontiguousarray(self.frame.codes[self._every])
@@ -79,7 +79,7 @@ class Tone:
     floor: float  # light below which the scale is linear, in units of the common clip
 
     def __call__(self, codes: Codes) -> tuple[Floats, Mask]:
-        """Log light, (H, W) float32, and where it is clipped neither here nor in the other.
+        """Log light, (…) float32, of (…, 3), and where it clips neither here nor in the other.
 
         Each channel is clipped alike in both frames, so one that is not clipped is enough.
         """
@@ -87,7 +87,7 @@ class Tone:
             finite = np.nan_to_num(codes, nan=0.0, posinf=0.0, neginf=0.0)
             light = np.asarray(np.maximum(finite @ self.table[:, 0], 0), np.float32)
             return np.log(np.minimum(light, 1) * np.float32(1 / self.floor) + 1), light < 0.999
-        logs, good = np.empty(codes.shape[:2], np.float32), np.empty(codes.shape[:2], np.bool_)
+        logs, good = np.empty(codes.shape[:-1], np.float32), np.empty(codes.shape[:-1], np.bool_)
         kernels.log_light(
             np.ascontiguousarray(codes),
             self.table,
