@@ -30,7 +30,7 @@ BLACK = 1e-4  # light below which nothing is known, whatever a recovered curve s
 Arrays = dict[str, NDArray[Any]]
 Floats = NDArray[np.float32]
 FEW = 5  # frames: of more the tiles are half as wide
-CORE = 512  # px, side of the tiles: what one takes stays near the processor, and little in memory
+CORE = 1024  # px, side of the tiles: few, as each sees its surroundings too
 PAIR_HALO, FILL_HALO = (
     64,
     64,

@@ -17,12 +17,16 @@ any reference work. Everything runs at half resolution and coarser.
 
 import itertools
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdrcli.nets.fused import convolve
+from hdrcli.nets.fused import conv2d, convolve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 PAIR_INPUTS = 18
 FILL_INPUTS = 12
@@ -34,6 +38,7 @@ SHOT, READ, QUANTUM = 2e-4, 1e-6, 4 / 12 / 255**2  # of the noise model, white a
 APART = (0.63, 1.045)  # times fade: light between which a channel beside a clipped one is doubted
 LIKELY = 3.0  # times the channels that do not clip: what a doubted frame may still say
 DIM = 1e-6  # light that nothing is divided by
+GAMMA, BLACKEST = 1 / 2.2, 1e-6  # of what the networks see, and the light that is black there
 FALLBACK = 1e-7  # weight of the shortest frame where nothing else is known
 
 
@@ -122,7 +127,22 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
-        x = convolve(self.enter, x, "relu")
+        return self._deepened(convolve(self.enter, x, "relu"))
+
+    def of_quads(self, x: Tensor) -> Tensor:
+        """The same of ``pixel_unshuffle(x, 2)``, which need not be made: (B, inputs / 4, H, W).
+
+        A convolution of 3 x 3 quads of pixels is one of 6 x 6 pixels, two apart.
+        """
+        if torch.is_grad_enabled():
+            return self.forward(F.pixel_unshuffle(x, 2))
+        weight, bias = self.enter.weight, self.enter.bias
+        outputs, inputs = len(weight), weight.shape[1] // 4
+        quads = weight.reshape(outputs, inputs, 2, 2, 3, 3).permute(0, 1, 4, 2, 5, 3)
+        pixels = quads.reshape(outputs, inputs, 6, 6).contiguous(memory_format=torch.channels_last)
+        return self._deepened(conv2d(x, pixels, bias, (2, 2), (2, 2), then="relu"))
+
+    def _deepened(self, x: Tensor) -> Tensor:
         return convolve(self.deepen, x, "relu", plus=x)
 
 
@@ -142,11 +162,10 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Features of (B, inputs, H, W) at 1/2, 1/4, ... resolution, finest first."""
-        x = F.pixel_unshuffle(x, 2)
-        steps = []
-        for block in self.down:
-            x = block(x)
-            steps.append(x)
+        first, *others = cast("Iterable[ConvBlock]", self.down)
+        steps = [first.of_quads(x)]
+        for block in others:
+            steps.append(block(steps[-1]))
         out = [steps[-1]]
         for i in range(len(self.merge) - 1, -1, -1):
             above = F.interpolate(self.lateral[i](out[0]), size=steps[i].shape[-2:], mode="nearest")
@@ -253,7 +272,12 @@ def photon_weight(light: Tensor, ratio: Tensor, fade: Tensor, bound: Tensor) -> 
 
 def encode(light: Tensor) -> Tensor:
     """Gamma-encode light clipped to [0, 1]: what a screen shows, and noise is even in."""
-    return light.clamp(1e-6, 1).pow(1 / 2.2)
+    return light.clamp(BLACKEST, 1).pow(GAMMA)
+
+
+def powered(light: Tensor) -> Tensor:
+    """The same of any light of at least 0, not clipped."""
+    return light.clamp_min(0).pow(GAMMA)
 
 
 def mu_law(x: Tensor, mu: float = 5000.0) -> Tensor:
@@ -294,13 +318,15 @@ def pair_features(e: Evidence, others: Tensor) -> Tensor:
     reference = e.of_reference(e.light)[:, None]
     exposure = ratio.clamp_min(1)
     ceiling = 0.95 * torch.minimum(exposure / ratio, torch.ones_like(ratio))
+    codes = powered(reference), powered(own)  # powers take long, and go well with products
     both = [
-        encode((light * scale / 0.95).minimum(ceiling))
-        for light, scale in ((reference, exposure), (own, exposure / ratio))
+        (code * powered(scale / 0.95)).clamp_min(BLACKEST**GAMMA).minimum(powered(ceiling))
+        for code, scale in zip(codes, (exposure, exposure / ratio), strict=True)
     ]
+    shown, seen = (code.clamp(BLACKEST**GAMMA, 1) for code in codes)  # as ``encode`` has it
     known = [
-        encode(reference).expand(-1, frames, -1, -1, -1),
-        encode(own),
+        shown.expand(-1, frames, -1, -1, -1),
+        seen,
         e.of_reference(e.clipped)[:, None].expand(-1, frames, -1, -1, -1),
         take(e.clipped, others),
         take(e.valid, others),
