@@ -134,7 +134,8 @@ def resampled(codes, matrix, top=0, rows=None, shifts=None):
     size = height, width, top, 0, rows, width
     most = np.float32(np.iinfo(codes.dtype).max)
     given = 0 if shifts is None else 1
-    kernels.resample(codes, most, matrix, further, given, *room, out, *size)
+    inside = np.empty((rows, width), np.uint8), np.float32(1)
+    kernels.resample(codes, most, matrix, further, given, *room, out, *inside, *size)
     return out
 
 

@@ -502,6 +502,12 @@ def sixteen(
     return found
 
 
+@inlined
+def near(position: float, count: int, beyond: np.float32) -> bool:
+    """Whether a position is no further than ``beyond`` the first and the last of some pixels."""
+    return bool((position >= -beyond) & (position <= count - 1 + beyond))
+
+
 @kernel
 def resample(
     codes: Codes,
@@ -512,6 +518,8 @@ def resample(
     whole: Integers,
     parts: Floats,
     out: Codes,
+    inside: Bytes,
+    beyond: np.float32,
     height: int,
     width: int,
     top: int,
@@ -523,8 +531,9 @@ def resample(
 
     Row y and column x of the result come from where ``matrix`` (3, 3) puts ``top`` + y and
     ``left`` + x, and if ``given``, ``shifts`` (rows, columns, 2) further. Runs of pixels that are
-    shifted by equally many whole pixels are done at once. ``whole`` (2, columns) and ``parts``
-    (8, columns) are room.
+    shifted by equally many whole pixels are done at once. ``inside`` (rows, columns) becomes 1
+    where that is no further than ``beyond`` the outermost pixels, else 0. ``whole`` (2, columns)
+    and ``parts`` (8, columns) are room.
     """
     for row in range(rows):
         y = top + row
@@ -537,6 +546,7 @@ def resample(
             if given:
                 dx += shifts[2 * (row * columns + i)]
                 dy += shifts[2 * (row * columns + i) + 1]
+            inside[row * columns + i] = near(x + dx, width, beyond) & near(y + dy, height, beyond)
             dx, dy = limited(dx), limited(dy)
             fx, fy = np.floor(dx), np.floor(dy)
             parts[i], parts[columns + i] = np.float32(dx - fx), np.float32(dy - fy)

@@ -26,7 +26,7 @@ Planes = tuple[NDArray[Any], ...]  # three (h, w) arrays
 
 PLACED_PIXELS = 1 << 18  # so many are brought to the reference at once: what is read lies aslant
 SHARE = 32  # of the picture, at most: small pictures keep all cores busy too
-BLOCK_PIXELS = 1 << 15  # with a dozen float planes alive this about fits a second-level cache
+BLOCK_PIXELS = 1 << 16  # with a dozen float planes alive this about fits a second-level cache
 EDGE = 1.0  # px beyond the outermost pixel centres that a frame's border still stands for
 MOSTLY = 0.7  # of the width flows: what lies still is not worth a look by itself
 MARGIN = 3  # rows and columns that cubic interpolation reads around a pixel
@@ -268,6 +268,8 @@ class Placement:
         import cv2
 
         frame, shift = self.frame, self._further(rows, cols)
+        if frame.levels and frame.valid is None:
+            return _resampled(frame, rows, cols, shift)
         x, y = self._moved_by(shift, rows, cols)
         source = _Source.between(frame, y)
         from_top = y - np.float32(source.top)
@@ -277,7 +279,7 @@ class Placement:
             return np.asarray(cv2.remap(picture, x, from_top, how, borderMode=border))
 
         if frame.levels:
-            codes = _resampled(frame, rows, cols, shift)
+            codes, _ = _resampled(frame, rows, cols, shift)
         else:
             codes = remapped(source.codes, cv2.INTER_CUBIC)
         valid = _within(x, y, frame.size)
@@ -422,7 +424,7 @@ def _warp_block(frame: Frame, rows: slice) -> tuple[Codes, NDArray[np.bool_] | N
         )
 
     if frame.levels:
-        codes = _resampled(frame, rows, slice(0, width))
+        codes, _ = _resampled(frame, rows, slice(0, width))
     else:
         codes = warped(source.codes, cv2.INTER_CUBIC)
     valid = inside(matrix, frame.size, (height, width))
@@ -432,13 +434,16 @@ def _warp_block(frame: Frame, rows: slice) -> tuple[Codes, NDArray[np.bool_] | N
     return codes, valid
 
 
-def _resampled(frame: Frame, rows: slice, cols: slice, shift: Floats | None = None) -> Codes:
+def _resampled(
+    frame: Frame, rows: slice, cols: slice, shift: Floats | None = None
+) -> tuple[Codes, NDArray[np.bool_] | None]:
     """Codes of an integer frame at these rows and columns of the reference, (h, w, 3).
 
     Where its warp puts them, and ``shift`` (h, w, 2) further; bicubic, the border goes on outside.
+    The second says where that is within EDGE of the frame; None: everywhere.
     """
     size = rows.stop - rows.start, cols.stop - cols.start
-    out = np.empty((*size, 3), frame.codes.dtype)
+    out, inside = np.empty((*size, 3), frame.codes.dtype), np.empty(size, np.bool_)
     kernels.resample(
         np.ascontiguousarray(frame.codes),
         np.float32(frame.levels - 1),
@@ -448,12 +453,14 @@ def _resampled(frame: Frame, rows: slice, cols: slice, shift: Floats | None = No
         np.empty((2, size[1]), np.int64),
         np.empty((8, size[1]), np.float32),
         out,
+        inside.view(np.uint8),
+        np.float32(EDGE),
         *frame.size,
         rows.start,
         cols.start,
         *size,
     )
-    return out
+    return out, None if inside.all() else inside
 
 
 @dataclass(frozen=True, eq=False)
