@@ -9,7 +9,7 @@ import torch
 from hdrcli import motion
 from hdrcli.backends import Settings, load_backend
 from hdrcli.backends.average import Average
-from hdrcli.backends.denoise import denoised, loaded, measured, wanted
+from hdrcli.backends.denoise import MOST_NOISE, amount, denoised, loaded, measured, wanted
 from hdrcli.frames import Radiance
 from hdrcli.motion import CLIP, Noise
 from hdrcli.nets.denoise import KNEE, LEAST_SEEN, REACH, Denoiser, noise_of
@@ -67,9 +67,8 @@ def noisy_merge(light=0.02, size=(96, 128)):
 
 def test_tiles_change_nothing(rng, talkative):
     image, deviation, bracket = noisy_merge()
-    loud = replace(ASSUMED, shot=1e-9)  # all of the deviation is believed
-    whole = denoised(image, deviation, bracket, loud, talkative)
-    tiled = denoised(image, deviation, bracket, loud, talkative, core=32)
+    whole = denoised(image, deviation, bracket, 1.0, talkative)
+    tiled = denoised(image, deviation, bracket, 1.0, talkative, core=32)
     np.testing.assert_allclose(tiled.pixels, whole.pixels, rtol=2e-5, atol=1e-7)
     assert (whole.pixels != image.pixels).mean() > 0.5
     assert whole.info["denoised"]
@@ -79,7 +78,7 @@ def test_tiles_change_nothing(rng, talkative):
 def test_noise_goes_and_light_stays(dtype):
     image, deviation, bracket = noisy_merge()
     image = replace(image, pixels=image.pixels.astype(dtype))
-    clean = denoised(image, deviation, bracket, Noise(2e-4), *loaded(ONE)).pixels
+    clean = denoised(image, deviation, bracket, 1.0, *loaded(ONE)).pixels
     assert clean.dtype == dtype
     before, after = image.pixels.astype(np.float32), clean.astype(np.float32)
     inside = np.s_[8:-8, 8:-8]
@@ -92,7 +91,29 @@ def test_what_clips_is_no_darker_for_it(talkative):
     ceiling = np.float32(bracket.ref.response.at(CLIP))
     image = Radiance(np.full((32, 48, 3), 1.001 * ceiling, np.float32))
     deviation = np.full((32, 48), 0.2, np.float32)
-    assert (denoised(image, deviation, bracket, Noise(1e-9), talkative).pixels >= ceiling).all()
+    assert (denoised(image, deviation, bracket, 1.0, talkative).pixels >= ceiling).all()
+
+
+def test_two_frames_tell_how_much_there_is_and_else_the_reference():
+    noise = Noise(2e-4)
+    bracket = photograph(flat(256, 320, 0.1), sensor=Sensor(1 / 8e-4))
+    told = amount(bracket, motion.Motion.none(3, noise))
+    assert told == MOST_NOISE, "four times the variance, but no more than may be believed"
+    nobody = motion.Motion(
+        (None,) * 3, (*[np.zeros((256, 320), np.float32)] * 3,), (noise,) * 3, (None,) * 3
+    )
+    assert amount(bracket, nobody) == measured(bracket.ref, noise)
+
+
+def test_what_is_only_bounded_stays(rng, talkative):
+    """Light that clips everywhere is not known to a quarter of itself: that is no noise."""
+    light, deviation, clipped = given(rng)
+    unknown = torch.ones_like(clipped)
+    with torch.inference_mode():
+        stays = talkative(light, 10 + deviation, unknown)
+        moves = talkative(light, 10 + deviation, 1 - unknown)
+    torch.testing.assert_close(stays, light, rtol=1e-6, atol=1e-7)
+    assert (moves != light).float().mean() > 0.9
 
 
 def test_only_the_noise_that_there_is_counts():

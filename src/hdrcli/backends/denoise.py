@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdrcli import strips
+from hdrcli.backends import noise
 from hdrcli.backends.registry import Settings
 from hdrcli.frames import Bracket, Frame, Radiance
-from hdrcli.motion import CLIP, Noise, light_of, shots_of
+from hdrcli.motion import CLIP, Motion, Noise, light_of, shots_of
 from hdrcli.tiling import Window, windows
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ WEIGHTS = "denoise"
 ENOUGH = 2_000_000  # pixels of a frame that its noise is measured on
 BAND = 16  # rows of them that are taken together
 QUIETER = 0.25  # of the steps of brightness, by their noise
+MOST_NOISE = 1.4  # times what was assumed: beyond, it is rather texture that does not match
 CORE, HALO = 432, 40  # px of a tile, and of its surroundings that it depends on
 
 
@@ -50,7 +52,7 @@ def denoised(
     image: Radiance,
     deviation: NDArray[np.floating],
     bracket: Bracket,
-    assumed: Noise,
+    scale: float,
     net: "Denoiser",
     device: "torch.device | str" = "cpu",
     core: int = CORE,
@@ -58,27 +60,37 @@ def denoised(
     """The image without the noise that would be seen in it.
 
     ``deviation`` (H, W), of any float type: the standard deviation of each pixel, the reference's
-    white at 1.0, as far as the ``assumed`` noise of the reference is what it has; where a camera
-    or a reduction left less, as measured, so much less is taken out. ``core`` is the side of the
-    tiles, a multiple of 8.
+    white at 1.0, under the noise that was assumed; ``scale`` is how much of that there is, see
+    ``amount``. ``core`` is the side of the tiles, a multiple of 8.
     """
     import torch
 
     ceiling = float(bracket.ref.response.at(CLIP))
-    scale = np.float32(measured(bracket.ref, assumed))
+    times = np.float32(scale)
     out = image.pixels.copy()
     with torch.inference_mode():
         for seen, kept, at in windows(bracket.size, core, HALO):
-            if not noisy(image.pixels[at], scale * deviation[at]):
+            if not noisy(image.pixels[at], times * deviation[at]):
                 continue
-            light, noise = planes(image.pixels[seen]), planes(scale * deviation[seen][..., None])
+            light, unsure = planes(image.pixels[seen]), planes(times * deviation[seen][..., None])
             clipped = planes(clips(bracket.ref, seen)[..., None])
-            said = net(*(grown(part, net.multiple_of, device) for part in (light, noise, clipped)))
+            said = net(*(grown(part, net.multiple_of, device) for part in (light, unsure, clipped)))
             part = said[0].cpu()[(..., *kept)]
             own = torch.from_numpy(light)[(..., *kept)]
             part = torch.where(own >= ceiling, part.clamp_min(ceiling), part)  # what clips stays so
             out[at] = part.permute(1, 2, 0).numpy()
     return replace(image, pixels=out, info={**image.info, "denoised": True})
+
+
+def amount(bracket: Bracket, motion: Motion) -> float:
+    """The deviation that noise has over that of ``motion.noise``; MOST_NOISE at most.
+
+    What two frames tell, where they show the same anywhere; else what the reference seems to have.
+    """
+    told = noise.observed(bracket, motion)
+    if told is None:
+        return measured(bracket.ref, motion.noise[bracket.reference])
+    return min(told, MOST_NOISE)
 
 
 def measured(frame: Frame, assumed: Noise) -> float:

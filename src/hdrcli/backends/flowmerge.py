@@ -59,8 +59,8 @@ class FlowMergeBackend:
             return average.merge(bracket, self.corrected, guess)
         deviation = np.empty(bracket.size, np.float16)
         image = average.merge(bracket, self.corrected, guess, deviation)
-        noise = motion.noise[bracket.reference]
-        return denoise.denoised(image, deviation, bracket, noise, *denoise.loaded(self.settings))
+        much = denoise.amount(bracket, self.corrected)
+        return denoise.denoised(image, deviation, bracket, much, *denoise.loaded(self.settings))
 
 
 def loaded(settings: Settings) -> "tuple[FlowMerge, torch.device]":

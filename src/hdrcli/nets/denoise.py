@@ -8,7 +8,7 @@ measurements allow; and what it adds up to over KEPT pixels is taken back, for a
 is hardly noise, and light must not get lost:
 
     v = log(1 + X / KNEE)                        v's deviation: s = deviation / (KNEE + X)
-    r = s REACH tanh(UNet((v - mean of v around) / s, v, s, clipped))
+    r = s REACH tanh(UNet((v - mean of v around) / s, v, s, clipped)) known(s, clipped)
     v <- v + hearing(s) (r - mean of r around)
 
 Light that is known to LEAST_SEEN of itself is not touched at all.
@@ -26,6 +26,7 @@ DARKNESS = 5e-3  # light whose shot noise is as large as the noise of reading: s
 MOST = 0.5  # the largest deviation of v that is reckoned with: of a bound nothing is known
 REACH = 2.0  # deviations
 LEAST_SEEN, WELL_SEEN = 0.02, 0.04  # deviations of v between which noise begins to be seen
+BARELY = 0.2, 0.3  # the same of light where the reference clips: beyond, it is only bounded
 STEEP = 8.0  # deviations from the mean around beyond which it is not noise, whatever it is
 NEAR = 4  # px, of the mean that a pixel is compared with
 KEPT = 8  # px, of the means that stay
@@ -60,7 +61,7 @@ class Denoiser(nn.Module):
         x = seen(radiance, noise, clipped).contiguous(memory_format=torch.channels_last)
         said = F.pixel_shuffle(self.last(self.unet(x)[0]), 2)
         reach = REACH * noise
-        wanted = reach * torch.tanh(said / REACH)
+        wanted = reach * torch.tanh(said / REACH) * known(noise, clipped)
         return (wanted - around(wanted, KEPT)).clamp(-reach, reach)
 
 
@@ -74,6 +75,13 @@ def noise_of(radiance: Tensor, deviation: Tensor) -> Tensor:
 def hearing(noise: Tensor) -> Tensor:
     """How far a correction is heard, 0 to 1."""
     return ((noise - LEAST_SEEN) / (WELL_SEEN - LEAST_SEEN)).clamp(0, 1)
+
+
+def known(noise: Tensor, clipped: Tensor) -> Tensor:
+    """How far light is measured at all, 0 to 1: what is only bounded by clipping has no noise."""
+    least, most = BARELY
+    unsure = ((noise.amax(1, keepdim=True) - least) / (most - least)).clamp(0, 1)
+    return 1 - clipped * unsure
 
 
 def seen(radiance: Tensor, noise: Tensor, clipped: Tensor) -> Tensor:
