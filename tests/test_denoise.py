@@ -9,7 +9,16 @@ import torch
 from hdrcli import motion
 from hdrcli.backends import Settings, load_backend
 from hdrcli.backends.average import Average
-from hdrcli.backends.denoise import MOST_NOISE, amount, denoised, loaded, measured, wanted
+from hdrcli.backends.denoise import (
+    MOST_NOISE,
+    amount,
+    denoised,
+    here,
+    loaded,
+    measured,
+    there,
+    wanted,
+)
 from hdrcli.frames import Radiance
 from hdrcli.motion import CLIP, Noise
 from hdrcli.nets.denoise import KNEE, LEAST_SEEN, REACH, Denoiser, noise_of
@@ -103,6 +112,19 @@ def test_two_frames_tell_how_much_there_is_and_else_the_reference():
         (None,) * 3, (*[np.zeros((256, 320), np.float32)] * 3,), (noise,) * 3, (None,) * 3
     )
     assert amount(bracket, nobody) == measured(bracket.ref, noise)
+
+
+def test_kernels_do_what_the_network_does(rng, talkative):
+    light, deviation, clipped = given(rng)
+    deviation[..., ::7] = 30.0
+    picture = np.ascontiguousarray(light[0].permute(1, 2, 0).numpy())
+    unsure, clips = deviation[0, 0].numpy(), clipped[0, 0].numpy().astype(np.uint8)
+    ceiling = np.float32(0.9)
+    with torch.inference_mode():
+        far = there(talkative, picture, unsure, clips, ceiling, "cpu")
+        near = here(talkative, picture.copy(), unsure, clips, ceiling)
+    np.testing.assert_allclose(near, far, rtol=2e-5, atol=2e-6)
+    assert (near != picture).mean() > 0.3
 
 
 def test_what_is_only_bounded_stays(rng, talkative):

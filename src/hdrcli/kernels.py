@@ -28,6 +28,7 @@ DENORMAL = np.float32(2.0**-24)  # the smallest half
 ZERO, HALF, ONE, TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
 SHARP, THREE = np.float32(-0.75), np.float32(3)
 CODES = np.float32(255)
+QUARTER, FAINTEST = np.float32(0.25), np.float32(1e-4)
 FOUR, NEARLY_WHITE, DIMMEST = np.float32(4), np.float32(1 - 1e-5), np.float32(1e-6)
 ROOT_TWO, LOG2_E = np.float32(2**0.5), np.float32(1.4426950408889634)
 LN_2, NEARLY_ONE = np.float32(0.6931471805599453), np.float32(0.999)
@@ -579,3 +580,93 @@ def resample(
                     found = sixteen(codes, height, width, line, column + j // 3, j % 3, tx, ty)
                     out[to + j] = np.int32(between(found + HALF, most))
             start = stop
+
+
+@kernel
+def logarithms(light: Floats, per: np.float32, out: Floats, count: int) -> None:
+    """log(1 + light times ``per``)."""
+    for i in range(count):
+        out[i] = log2(ONE + light[i] * per) * LN_2
+
+
+@kernel
+def doubts(light: Floats, deviation: Floats, limits: Floats, noise: Floats, count: int) -> None:
+    """nets/denoise.py, ``noise_of``: of three channels each; ``limits``: KNEE, DARKNESS, MOST."""
+    knee, darkness, most = limits[0], limits[1], limits[2]
+    for i in range(count):
+        red, green, blue = light[3 * i], light[3 * i + 1], light[3 * i + 2]
+        per = deviation[i] / np.sqrt(max(red, green, blue) + darkness)
+        for c in range(3):
+            x = light[3 * i + c]
+            noise[3 * i + c] = min(per * np.sqrt(x + darkness) / (x + knee), most)
+
+
+@kernel
+def show_noise(
+    logarithm: Floats,
+    around: Floats,
+    noise: Floats,
+    clipped: Bytes,
+    steep: np.float32,
+    out: Floats,
+    count: int,
+) -> None:
+    """nets/denoise.py, ``seen``: eight numbers for each pixel."""
+    for i in range(count):
+        loudest = max(noise[3 * i], noise[3 * i + 1], noise[3 * i + 2])
+        for c in range(3):
+            apart = (logarithm[3 * i + c] - around[3 * i + c]) / noise[3 * i + c]
+            out[8 * i + c] = max(min(apart, steep), -steep) * HALF
+            out[8 * i + 3 + c] = logarithm[3 * i + c] * QUARTER - ONE
+        out[8 * i + 6] = log2(max(loudest, FAINTEST)) * LN_2 * HALF + np.float32(1.5)
+        out[8 * i + 7] = np.float32(clipped[i])
+
+
+@kernel
+def want_less(
+    said: Floats,
+    noise: Floats,
+    clipped: Bytes,
+    limits: Floats,
+    out: Floats,
+    rows: int,
+    width: int,
+) -> None:
+    """nets/denoise.py, ``residual`` before the means are taken out of it, (rows, width, 3).
+
+    ``said`` (rows / 2, width / 2, 12): of each channel four pixels. ``limits``: REACH, BARELY.
+    """
+    reach, least, most = limits[0], limits[1], limits[2]
+    for y in range(rows):
+        for x in range(width):
+            i = y * width + x
+            quad = 12 * ((y // 2) * (width // 2) + x // 2) + 2 * (y % 2) + x % 2
+            loudest = max(noise[3 * i], noise[3 * i + 1], noise[3 * i + 2])
+            unsure = between((loudest - least) / (most - least), ONE)
+            known = reach * (ONE - np.float32(clipped[i]) * unsure)
+            for c in range(3):
+                risen = exp2(said[quad + 4 * c] / reach * TWO * LOG2_E)  # of a tanh
+                out[3 * i + c] = noise[3 * i + c] * known * (ONE - TWO / (risen + ONE))
+
+
+@kernel
+def quieten(
+    light: Floats,
+    wanted: Floats,
+    around: Floats,
+    noise: Floats,
+    limits: Floats,
+    ceiling: np.float32,
+    count: int,
+) -> None:
+    """nets/denoise.py, ``forward`` from the means on, over ``light`` itself.
+
+    What reaches ``ceiling`` stays so. ``limits``: REACH, LEAST_SEEN, WELL_SEEN, KNEE.
+    """
+    reach, heard, fully, knee = limits[0], limits[1], limits[2], limits[3]
+    for i in range(count):
+        limit = reach * noise[i]
+        residual = max(min(wanted[i] - around[i], limit), -limit)
+        residual *= between((noise[i] - heard) / (fully - heard), ONE)
+        found = max(light[i] + (knee + light[i]) * (exp2(residual * LOG2_E) - ONE), ZERO)
+        light[i] = max(found, ceiling) if light[i] >= ceiling else found

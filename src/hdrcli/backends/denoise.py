@@ -5,12 +5,13 @@ in which some pixel is uncertain are shown to the network.
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hdrcli import strips
+from hdrcli import kernels, strips
 from hdrcli.backends import noise
 from hdrcli.backends.registry import Settings
 from hdrcli.frames import Bracket, Frame, Radiance
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import torch
 
     from hdrcli.nets.denoise import Denoiser
+
+Floats = NDArray[np.float32]
 
 WEIGHTS = "denoise"
 ENOUGH = 2_000_000  # pixels of a frame that its noise is measured on
@@ -66,20 +69,88 @@ def denoised(
     import torch
 
     ceiling = float(bracket.ref.response.at(CLIP))
-    times = np.float32(scale)
-    out = image.pixels.copy()
+    times, out = np.float32(scale), image.pixels.copy()
+    clean = here if str(device) == "cpu" else partial(there, device=device)
     with torch.inference_mode():
         for seen, kept, at in windows(bracket.size, core, HALO):
             if not noisy(image.pixels[at], times * deviation[at]):
                 continue
-            light, unsure = planes(image.pixels[seen]), planes(times * deviation[seen][..., None])
-            clipped = planes(clips(bracket.ref, seen)[..., None])
-            said = net(*(grown(part, net.multiple_of, device) for part in (light, unsure, clipped)))
-            part = said[0].cpu()[(..., *kept)]
-            own = torch.from_numpy(light)[(..., *kept)]
-            part = torch.where(own >= ceiling, part.clamp_min(ceiling), part)  # what clips stays so
-            out[at] = part.permute(1, 2, 0).numpy()
+            light, unsure, clipped = (
+                grown(part, net.multiple_of)
+                for part in (
+                    image.pixels[seen].astype(np.float32),
+                    times * deviation[seen].astype(np.float32),
+                    clips(bracket.ref, seen).view(np.uint8),
+                )
+            )
+            out[at] = clean(net, light, unsure, clipped, np.float32(ceiling))[kept]
     return replace(image, pixels=out, info={**image.info, "denoised": True})
+
+
+def there(
+    net: "Denoiser",
+    light: Floats,
+    deviation: Floats,
+    clipped: NDArray[np.uint8],
+    ceiling: np.float32,
+    device: "torch.device | str",
+) -> Floats:
+    """The light of a tile without its noise, by the network as it is; what clips stays so."""
+    import torch
+
+    maps = [
+        torch.from_numpy(part.astype(np.float32)).to(device)[None]
+        for part in (light.transpose(2, 0, 1), deviation[None], clipped[None])
+    ]
+    found = net(*maps)[0].permute(1, 2, 0).cpu().numpy()
+    return np.asarray(np.where(light >= ceiling, np.maximum(found, ceiling), found))
+
+
+def here(
+    net: "Denoiser",
+    light: Floats,
+    deviation: Floats,
+    clipped: NDArray[np.uint8],
+    ceiling: np.float32,
+) -> Floats:
+    """The same on this processor, over ``light`` itself.
+
+    All but the convolutions is done by kernels: torch takes three times as long for it.
+    """
+    import torch
+
+    from hdrcli.nets import denoise as of
+
+    (height, width), count = clipped.shape, clipped.size
+    noise, logarithm = np.empty_like(light), np.empty_like(light)
+    kernels.doubts(light, deviation, limits(of.KNEE, of.DARKNESS, of.MOST), noise, count)
+    kernels.logarithms(light, np.float32(1 / of.KNEE), logarithm, light.size)
+    seen = np.empty((1, height, width, of.INPUTS), np.float32)
+    near = around(logarithm, of.NEAR)
+    kernels.show_noise(logarithm, near, noise, clipped, np.float32(of.STEEP), seen, count)
+    said = net.said(torch.from_numpy(seen).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    spoken, wanted = said.contiguous().numpy(), logarithm  # its memory is free again
+    reach = limits(of.REACH, *of.BARELY)
+    kernels.want_less(spoken, noise, clipped, reach, wanted, height, width)
+    heard = limits(of.REACH, of.LEAST_SEEN, of.WELL_SEEN, of.KNEE)
+    kernels.quieten(light, wanted, around(wanted, of.KEPT), noise, heard, ceiling, light.size)
+    return light
+
+
+def limits(*numbers: float) -> Floats:
+    """Numbers of the network as kernels take them."""
+    return np.array(numbers, np.float32)
+
+
+def around(picture: Floats, size: int) -> Floats:
+    """Means over blocks of ``size`` pixels, and between them, (h, w, 3): nets/denoise.py."""
+    import cv2
+
+    height, width = picture.shape[:2]
+    small = (width // size, height // size)
+    means = cv2.resize(picture, small, interpolation=cv2.INTER_AREA)
+    grown = cv2.resize(means, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(grown, np.float32)
 
 
 def amount(bracket: Bracket, motion: Motion) -> float:
@@ -129,16 +200,8 @@ def clips(frame: Frame, window: Window) -> NDArray[np.bool_]:
     return strips.largest(codes) >= CLIP * (frame.levels - 1)
 
 
-def planes(picture: NDArray[Any]) -> NDArray[np.float32]:
-    """(h, w, c) of any type as (c, h, w) float32."""
-    return np.ascontiguousarray(picture.transpose(2, 0, 1), np.float32)
-
-
-def grown(part: NDArray[np.float32], multiple: int, device: "torch.device | str") -> "torch.Tensor":
-    """(1, c, h, w) with sides that divide, by repeating the last row and column."""
-    import torch
-    import torch.nn.functional as F  # noqa: N812 (the field's name for it)
-
-    height, width = part.shape[-2:]
-    whole = torch.from_numpy(part)[None].to(device)
-    return F.pad(whole, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+def grown(part: NDArray[Any], multiple: int) -> NDArray[Any]:
+    """A tile with sides that divide, by repeating its last row and column; contiguous."""
+    height, width = part.shape[:2]
+    more = ((0, -height % multiple), (0, -width % multiple), *[(0, 0)] * (part.ndim - 2))
+    return np.ascontiguousarray(np.pad(part, more, "edge"))

@@ -58,11 +58,15 @@ class Denoiser(nn.Module):
 
     def residual(self, radiance: Tensor, noise: Tensor, clipped: Tensor) -> Tensor:
         """What is added to v, (B, 3, H, W)."""
-        x = seen(radiance, noise, clipped).contiguous(memory_format=torch.channels_last)
-        said = F.pixel_shuffle(self.last(self.unet(x)[0]), 2)
+        said = F.pixel_shuffle(self.said(seen(radiance, noise, clipped)), 2)
         reach = REACH * noise
         wanted = reach * torch.tanh(said / REACH) * known(noise, clipped)
         return (wanted - around(wanted, KEPT)).clamp(-reach, reach)
+
+    def said(self, x: Tensor) -> Tensor:
+        """What the network says of what it sees, (B, INPUTS, H, W): (B, 12, H / 2, W / 2)."""
+        features = self.unet(x.contiguous(memory_format=torch.channels_last))
+        return torch.as_tensor(self.last(features[0]))
 
 
 def noise_of(radiance: Tensor, deviation: Tensor) -> Tensor:
