@@ -4,6 +4,8 @@ Most of a well-exposed photograph is left alone, exactly, and costs next to noth
 in which some pixel is uncertain are shown to the network.
 """
 
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from hdrcli import kernels, strips
 from hdrcli.backends import noise
 from hdrcli.backends.registry import Settings
+from hdrcli.device import cores
 from hdrcli.frames import Bracket, Frame, Radiance
 from hdrcli.motion import CLIP, Motion, Noise, light_of, shots_of
 from hdrcli.tiling import Window, windows
@@ -30,7 +33,7 @@ ENOUGH = 2_000_000  # pixels of a frame that its noise is measured on
 BAND = 16  # rows of them that are taken together
 QUIETER = 0.25  # of the steps of brightness, by their noise
 MOST_NOISE = 1.4  # times what was assumed: beyond, it is rather texture that does not match
-CORE, HALO = 432, 40  # px of a tile, and of its surroundings that it depends on
+CORE, HALO = 688, 40  # px of a tile, and of its surroundings that it depends on
 
 
 def wanted(settings: Settings) -> bool:
@@ -59,6 +62,7 @@ def denoised(
     net: "Denoiser",
     device: "torch.device | str" = "cpu",
     core: int = CORE,
+    threads: int | None = None,
 ) -> Radiance:
     """The image without the noise that would be seen in it.
 
@@ -68,23 +72,42 @@ def denoised(
     """
     import torch
 
-    ceiling = float(bracket.ref.response.at(CLIP))
+    ceiling = np.float32(bracket.ref.response.at(CLIP))
     times, out = np.float32(scale), image.pixels.copy()
-    clean = here if str(device) == "cpu" else partial(there, device=device)
-    with torch.inference_mode():
-        for seen, kept, at in windows(bracket.size, core, HALO):
-            if not noisy(image.pixels[at], times * deviation[at]):
-                continue
-            light, unsure, clipped = (
-                grown(part, net.multiple_of)
-                for part in (
-                    image.pixels[seen].astype(np.float32),
-                    times * deviation[seen].astype(np.float32),
-                    clips(bracket.ref, seen).view(np.uint8),
-                )
+    on_this = str(device) == "cpu"
+    clean = here if on_this else partial(there, device=device)
+
+    def work(seen: Window, kept: Window, at: Window) -> None:
+        if not noisy(image.pixels[at], times * deviation[at]):
+            return
+        light, unsure, clipped = (
+            grown(part, net.multiple_of)
+            for part in (
+                image.pixels[seen].astype(np.float32),
+                times * deviation[seen].astype(np.float32),
+                clips(bracket.ref, seen).view(np.uint8),
             )
-            out[at] = clean(net, light, unsure, clipped, np.float32(ceiling))[kept]
+        )
+        with torch.inference_mode():  # of each thread
+            out[at] = clean(net, light, unsure, clipped, ceiling)[kept]
+
+    tiles = list(windows(bracket.size, core, HALO))
+    side_by_side(work, tiles, (threads or cores()) if on_this else 1)
     return replace(image, pixels=out, info={**image.info, "denoised": True})
+
+
+def side_by_side(work: Callable[..., None], tiles: Sequence[tuple[Any, ...]], count: int) -> None:
+    """Do tiles in so many threads, with one for each convolution: most is done between them."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if count > 1 else before)
+    try:
+        with ThreadPoolExecutor(count, thread_name_prefix="denoise") as pool:
+            for job in [pool.submit(work, *tile) for tile in tiles]:
+                job.result()
+    finally:
+        torch.set_num_threads(before)
 
 
 def there(

@@ -60,7 +60,8 @@ class FlowMergeBackend:
         deviation = np.empty(bracket.size, np.float16)
         image = average.merge(bracket, self.corrected, guess, deviation)
         much = denoise.amount(bracket, self.corrected)
-        return denoise.denoised(image, deviation, bracket, much, *denoise.loaded(self.settings))
+        known = image, deviation, bracket, much, *denoise.loaded(self.settings)
+        return denoise.denoised(*known, threads=self.settings.threads)
 
 
 def loaded(settings: Settings) -> "tuple[FlowMerge, torch.device]":
