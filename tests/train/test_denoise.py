@@ -2,12 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
-from hdrcli.nets.denoise import Denoiser
+from hdrcli.nets.denoise import KNEE, Denoiser, noise_of
 from hdrcli.train import checkpoint, session
-from hdrcli.train.denoise import TASK, loss_of
+from hdrcli.train.denoise import SCALES, TASK, dyed, grained, loss_of, told_by
 from hdrcli.train.loop import BEST
 
 
@@ -41,3 +42,40 @@ def test_what_clips_everywhere_is_not_asked_for():
     deviation = torch.full((1, 1, 4, 4), 0.1)
     _, squared = loss_of(ours, truth, deviation, torch.tensor([0.25]))
     assert squared == 0
+
+
+def test_deviations_are_scaled_to_the_noise_there_is(rng):
+    truth = np.full((128, 128), 0.2, np.float32)
+    deviation = np.full_like(truth, 0.01)
+    light = truth + rng.normal(0, 0.006, truth.shape).astype(np.float32)
+    assert told_by(truth, light, deviation) == pytest.approx(0.6, rel=0.1)
+    assert told_by(truth, truth, deviation) == np.float32(SCALES[0])
+    assert told_by(5 * truth, light, deviation) == 1, "white tells nothing"
+
+
+@pytest.fixture
+def noisy():
+    torch.manual_seed(1)
+    truth = torch.full((12, 3, 48, 48), 0.1)
+    deviation = torch.full((12, 1, 48, 48), 0.01)
+    return truth + 0.01 * torch.randn_like(truth), truth, deviation
+
+
+def test_texture_is_the_same_in_the_merge_and_in_its_truth(noisy):
+    radiance, truth, deviation = noisy
+    textured, true = grained(radiance, truth, deviation)
+    torch.testing.assert_close(textured / radiance, true / truth)
+    sizes = (true / truth).log().std(dim=(1, 2, 3))
+    assert 0 < (sizes == 0).float().mean() < 1
+    some = sizes[sizes > 0]
+    assert some.min() > 0.2 * 0.1
+    assert some.max() < 4 * 0.1
+
+
+def test_what_is_dyed_has_the_noise_of_dark_light(noisy):
+    radiance, truth, deviation = noisy
+    dark, true, told = dyed(radiance, truth, deviation)
+    expected = noise_of(true, told) * (KNEE + true)
+    found = (dark - true).std(dim=(2, 3))
+    torch.testing.assert_close(found, expected.mean((2, 3)), rtol=0.25, atol=0)
+    assert ((true < truth).flatten(1).any(1)).float().mean() < 1
