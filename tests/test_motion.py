@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
 from hdrcli import motion
-from hdrcli.frames import Bracket
+from hdrcli.frames import Bracket, Frame
 from tests.scenes import (
     FILM_CURVE,
     LINEAR_CURVE,
@@ -320,3 +321,75 @@ def test_a_big_picture_with_a_transparent_border_is_believed_elsewhere(monkeypat
     assert belief(found, 0)[:8].max() < 0.1
     assert belief(found, 0)[20:].min() == 1
     assert found.confidence[2] is None
+
+
+# ---- machine code ----------------------------------------------------------------------------
+
+
+def some_view(rng, size, ratio):
+    light = rng.random((*size, 3), np.float32)
+    clipped, dark, invalid = (rng.random(size) < 0.1 for _ in range(3))
+    return motion.View(light, clipped, dark, ~invalid, ratio, 0.02)
+
+
+def tolerated(guide, view, strength, noise):
+    """One over the squared tolerance of each scale, by OpenCV, as motion.disagreement says."""
+    level = np.maximum(cv2.GaussianBlur(guide.radiance, (0, 0), 1.0), 0)
+    read, quantum = noise.read / view.ratio**2, motion.QUANTUM / view.ratio
+    floored = np.maximum(level, motion.LEAST_QUANTISED / view.ratio)
+    variance = noise.shot / view.ratio * level + read + quantum * floored + guide.variance
+    dx, dy = (cv2.Scharr(guide.radiance, cv2.CV_32F, *o, scale=1 / 32) for o in ((1, 0), (0, 1)))
+    edges = cv2.GaussianBlur(dx * dx + dy * dy, (0, 0), 1.0)
+    steady = (strength.relative * level + strength.floor) ** 2
+    steady += motion.MISREGISTRATION**2 * edges
+    return [1 / (steady + 9 * motion.averaged(s) * variance) for s in motion.SCALES]
+
+
+def one_sided(guide, view):
+    radiance = view.light / view.ratio
+    found = radiance - guide.radiance
+    found = np.where(guide.clipped[..., None], np.minimum(found, 0), found)
+    found = np.where(view.clipped[..., None], np.maximum(found, 0), found)
+    found = np.where(guide.dark[..., None], np.maximum(radiance - guide.floor, 0), found)
+    low = np.minimum(view.floor / view.ratio - guide.radiance, 0)
+    found = np.where(view.dark[..., None], low, found)
+    found[(guide.dark & view.dark) | ~view.valid] = 0
+    return found.astype(np.float32)
+
+
+@pytest.mark.parametrize("size", [(40, 57), (9, 33), (3, 2), (1, 1)])
+@pytest.mark.parametrize("ratio", [0.25, 4.0])
+def test_disagreement_is_what_it_says(rng, size, ratio):
+    noise, strength = motion.Noise(), motion.STRENGTHS["medium"]
+    guide = motion.Guide.of(some_view(rng, size, 1.0), noise)
+    view = some_view(rng, size, ratio)
+    worst = np.zeros(size)
+    for sigma, inverse in zip(motion.SCALES, tolerated(guide, view, strength, noise), strict=True):
+        smooth = cv2.GaussianBlur(one_sided(guide, view), (0, 0), sigma).reshape(*size, 3)
+        worst = np.maximum(worst, (smooth**2 * inverse.reshape(*size, 3)).sum(axis=2))
+    found = motion.disagreement(guide, view, strength, noise)
+    assert found == pytest.approx(np.sqrt(worst), rel=2e-3, abs=1e-4)
+
+
+def test_disagreement_does_not_depend_on_how_a_picture_is_cut(rng, monkeypatch):
+    noise, strength = motion.Noise(), motion.STRENGTHS["medium"]
+    guide = motion.Guide.of(some_view(rng, (70, 40), 1.0), noise)
+    view = some_view(rng, (70, 40), 0.5)
+    whole = motion.disagreement(guide, view, strength, noise)
+    monkeypatch.setattr(motion, "FEW_PIXELS", 0)
+    for rows in (1, 3, 64, 69):
+        monkeypatch.setattr(motion, "BAND_ROWS", rows)
+        assert (motion.disagreement(guide, view, strength, noise) == whole).all()
+
+
+def test_a_glimpse_is_half_of_a_look(rng):
+    codes = big(rng.normal(128, 100, (*SIZE, 1))) + rng.normal(0, 20, (384, 512, 3))
+    sight = motion.Sight(Frame(np.clip(codes, 0, 255).astype(np.uint8)), 2.0, SIZE)
+    small, box = sight.small, np.s_[10:60, 30:200]
+    part = sight.part(box)
+    assert "full" not in sight.__dict__
+    for one, other in ((small, sight.full.halved()), (part, sight.full.part(box))):
+        assert one.light == pytest.approx(other.light, abs=1e-6)
+        assert all((getattr(one, m) == getattr(other, m)).all() for m in ("clipped", "dark"))
+    assert 0 < small.clipped.mean() < 1
+    assert 0 < small.dark.mean() < 1

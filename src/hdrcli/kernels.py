@@ -345,15 +345,46 @@ def looked_up(index: Indices, table: Entries, out: Entries, count: int) -> None:
 
 
 @inlined
-def largest(codes: Bytes, i: int) -> np.uint8:
-    """The largest of three codes."""
-    return np.uint8(max(codes[i], codes[i + 1], codes[i + 2]))
+def middle_rows(codes: Bytes, first: int, count: int, means: Bytes, tops: Bytes) -> None:
+    """Of ``count`` pixels of the row at ``first`` and of the next.
+
+    The ``means`` of each number, of the one below and of both their neighbours, rounded; and the
+    largest of the codes of each pixel and of the one below.
+    """
+    below = first + 3 * count
+    for i in range(3 * count - 3):
+        i0, i1 = first + i, below + i
+        upper = np.uint16(codes[i0]) + np.uint16(codes[i0 + 3])
+        lower = np.uint16(codes[i1]) + np.uint16(codes[i1 + 3])
+        means[i] = np.uint8((upper + lower + np.uint16(2)) >> 2)
+    for x in range(count):
+        i0, i1 = first + 3 * x, below + 3 * x
+        upper_top = max(max(codes[i0], codes[i0 + 1]), codes[i0 + 2])
+        tops[x] = max(max(max(codes[i1], codes[i1 + 1]), codes[i1 + 2]), upper_top)
 
 
 @inlined
-def halved(codes: Bytes, i: int, j: int) -> np.uint8:
-    """The mean of two neighbours at ``i`` and of two at ``j``, rounded."""
-    return np.uint8((codes[i] + codes[i + 3] + codes[j] + codes[j + 3] + 2) >> 2)
+def light_of(
+    means: Bytes, light: Floats, first: int, side: int
+) -> tuple[np.float32, np.float32, np.float32]:
+    """Sums of the light of every other column of a block, whose means begin at ``first``."""
+    red = green = blue = ZERO
+    for k in range(side // 2):
+        i = first + 6 * k
+        red += light[means[i]]
+        green += light[256 + means[i + 1]]
+        blue += light[512 + means[i + 2]]
+    return red, green, blue
+
+
+@inlined
+def ends_of(tops: Bytes, first: int, side: int, clip: int, dark: int) -> tuple[int, int]:
+    """How many columns of a block clip, and how many are dark."""
+    ends = nights = 0
+    for x in range(first, first + side):
+        ends += int(tops[x] >= clip)
+        nights += int(tops[x] <= dark)
+    return ends, nights
 
 
 @kernel
@@ -363,6 +394,8 @@ def glance(
     clip: int,
     dark: int,
     side: int,
+    means: Bytes,
+    tops: Bytes,
     mean: Floats,
     clipped: Floats,
     black: Floats,
@@ -375,28 +408,64 @@ def glance(
     ``mean`` (rows, width, 3) is light: codes of 2 x 2 pixels are averaged before they are looked
     up in ``light`` (3, 256). ``clipped`` and ``black`` (rows, width) are parts of the columns,
     two pixels each, whose largest code is ``clip`` or more, or ``dark`` or less, in 255ths.
+    ``means`` (3 full_width) and ``tops`` (full_width) are room.
     """
     part, step = TWO / np.float32(side), CODES / np.float32(side)
     for y in range(rows):
-        upper = 3 * full_width * (y * side + side // 2 - 1)
-        lower = upper + 3 * full_width
+        middle = 3 * full_width * (y * side + side // 2 - 1)
+        middle_rows(codes, middle, full_width, means, tops)
         for x in range(width):
-            red, green, blue, ends, nights = ZERO, ZERO, ZERO, 0, 0
-            for k in range(side // 2):
-                i, j = upper + 3 * (x * side + 2 * k), lower + 3 * (x * side + 2 * k)
-                one = max(largest(codes, i), largest(codes, j))
-                two = max(largest(codes, i + 3), largest(codes, j + 3))
-                ends += int(one >= clip) + int(two >= clip)
-                nights += int(one <= dark) + int(two <= dark)
-                red += light[halved(codes, i, j)]
-                green += light[256 + halved(codes, i + 1, j + 1)]
-                blue += light[512 + halved(codes, i + 2, j + 2)]
+            red, green, blue = light_of(means, light, 3 * x * side, side)
+            ends, nights = ends_of(tops, x * side, side, clip, dark)
             at = y * width + x
             mean[3 * at] = red * part
             mean[3 * at + 1] = green * part
             mean[3 * at + 2] = blue * part
             clipped[at] = np.floor(np.float32(ends) * step + HALF) / CODES
             black[at] = np.floor(np.float32(nights) * step + HALF) / CODES
+
+
+@kernel
+def glimpse(
+    codes: Bytes,
+    light: Floats,
+    clip: int,
+    dark: int,
+    fewest: Integers,
+    side: int,
+    means: Bytes,
+    tops: Bytes,
+    mean: Floats,
+    clipped: Bytes,
+    black: Bytes,
+    rows: int,
+    width: int,
+    full_width: int,
+) -> None:
+    """The same of 2 x 2 blocks together: their mean light, and whether they clip or are dark.
+
+    One of them clips, or two are dark, of whose columns at least ``fewest``, two numbers, are.
+    """
+    part, most_ends, most_nights = HALF / np.float32(side), fewest[0], fewest[1]
+    for i in range(rows * width):
+        mean[3 * i] = mean[3 * i + 1] = mean[3 * i + 2] = ZERO
+        clipped[i] = black[i] = np.uint8(0)
+    for y in range(2 * rows):
+        middle = 3 * full_width * (y * side + side // 2 - 1)
+        middle_rows(codes, middle, full_width, means, tops)
+        row = (y // 2) * width
+        for x in range(width):
+            red, green, blue = light_of(means, light, 6 * x * side, 2 * side)
+            at = 3 * (row + x)
+            mean[at] += red * part
+            mean[at + 1] += green * part
+            mean[at + 2] += blue * part
+        for x in range(2 * width):
+            ends, nights = ends_of(tops, x * side, side, clip, dark)
+            clipped[row + x // 2] |= np.uint8(ends >= most_ends)
+            black[row + x // 2] += np.uint8(nights >= most_nights)
+    for i in range(rows * width):
+        black[i] = np.uint8(black[i] >= 2)
 
 
 @kernel

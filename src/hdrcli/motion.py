@@ -15,27 +15,36 @@ Of a big photograph a quick look at half of that size tells first whether, and w
 anything to compare.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hdrcli import strips
+from hdrcli import motion_kernels, strips
 from hdrcli.frames import Bracket, Frame
+from hdrcli.once import once
 from hdrcli.stakes import Stakes, ends_of
 
 Floats = NDArray[np.float32]
 
 MAX_PIXELS = 1_600_000  # of the pictures that motion is estimated on
 MOST_PIXELS = 5 * MAX_PIXELS  # of all of them, where the photographs are big
+SMALL_BOX = 1 / 16  # of the picture, which can be looked at by itself
+BLURRED = 8  # px around a box that what is known of it depends on
+AHEAD = 3  # frames that are looked at before they are compared
 MARGIN = 32  # px of the reduced picture around what a quick look finds
 CLIP = 250 / 255  # JPEG pushes clipped codes a little down: from here on a code is a lower bound
 QUANTUM = 4 / 12 / 255**2  # variance of eight-bit codes over light, for a gamma near two
+LEAST_QUANTISED = 0.002  # light: a gamma curve is straight, or nearly, at its dark end
 MISREGISTRATION = 0.2  # px of the reduced picture that are not motion
 SCALES = (0.6, 1.6)  # px, Gaussians over which differences are averaged before they are judged
+BLURS = motion_kernels.blurs(1.0, *SCALES)
+FEW_PIXELS, BAND_ROWS = 1 << 18, 128  # more than so many are compared in bands, side by side
+STOPS, LOWEST_STOP = motion_kernels.STOPS, motion_kernels.LOWEST_STOP
 DARK = 5 / 255  # codes up to here are an upper bound: black is crushed, and the curve is unsure
 PART_CLIPPED, PART_DARK = 0.02, 0.5  # of a reduced pixel from which all of it counts as such
 DARK_BOUND = 8 / 255  # the code whose light that bound is
@@ -52,6 +61,7 @@ GAMMA = 1 / 2.2  # of the pictures that flow is computed on
 Box = tuple[slice, slice]
 EVERYWHERE: Box = np.s_[:, :]
 NOWHERE: Box = np.s_[:0, :0]
+EVERY = slice(None)
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,7 @@ class Motion:
     noise: tuple[Noise, ...]
     disagreement: tuple[NDArray[np.float16] | None, ...] = ()
     scale: tuple[float, float] = (1.0, 1.0)
-    views: tuple["View", ...] = ()  # what was compared, after flow; kept only where asked for
+    views: tuple["View", ...] = ()  # what was compared, after flow, where asked for and looked at
     moved: float = 0.0  # fraction of the picture where it matters what is believed: stakes.py
 
     @classmethod
@@ -133,7 +143,8 @@ class View:
 
         smooth = cv2.GaussianBlur(self.light, (0, 0), 1.0)
         per = 1 / self.ratio**2
-        return sensor_variance(smooth, (noise.shot * per, noise.read * per, QUANTUM * per), 0.002)
+        own = noise.shot * per, noise.read * per, QUANTUM * per
+        return sensor_variance(smooth, own, LEAST_QUANTISED)
 
     def part(self, box: Box) -> "View":
         """The view inside a box."""
@@ -194,12 +205,8 @@ class Guide:
         """The reference alone."""
         return cls(view.radiance, view.variance(noise), view.clipped, view.dark, view.floor)
 
-    def extended(
-        self, view: View, radiance: Floats, belief: Floats | None, noise: Noise
-    ) -> "Guide":
+    def extended(self, view: View, belief: Floats | None, noise: Noise) -> "Guide":
         """The guide with a frame's light where it clipped, or was too dark, so far."""
-        import cv2
-
         if view.ratio < 1:
             where = self.clipped & view.valid
             known = replace(self, clipped=self.clipped & (view.clipped | ~view.valid))
@@ -209,15 +216,22 @@ class Guide:
             known = replace(self, dark=self.dark & ~where)
         if not where.any():
             return known
-        mask = where.view(np.uint8)
-        light = np.maximum(radiance, self.radiance) if view.ratio < 1 else radiance
-        return replace(
-            known,
-            radiance=np.asarray(cv2.copyTo(light, mask, self.radiance.copy()), np.float32),
-            variance=np.asarray(
-                cv2.copyTo(view.variance(noise), mask, self.variance.copy()), np.float32
-            ),
+        per = 1 / view.ratio**2
+        own = noise.shot * per, noise.read * per, QUANTUM * per, LEAST_QUANTISED
+        height, width = where.shape
+        new = replace(known, radiance=self.radiance.copy(), variance=self.variance.copy())
+        motion_kernels.extend(
+            np.ascontiguousarray(view.light),
+            bits(where),
+            np.array([1 / view.ratio, *own, view.ratio < 1], np.float32),
+            *BLURS,
+            *motion_kernels.room(width),
+            new.radiance,
+            new.variance,
+            height,
+            3 * width,
         )
+        return new
 
     def part(self, box: Box) -> "Guide":
         """The guide inside a box."""
@@ -259,35 +273,150 @@ def analyse(
     if setting is None:
         return Motion.none(count, noise)
     size, scale = reduced_size(bracket.size, count)
-    found = [NOTHING] * count
-    reference = look(bracket.ref, 1.0, size)
-    model = noise or measured_noise(reference)
-    known = Known(reference, setting, model, quick=max(scale) <= 0.5 and min(size) >= MARGIN)
-    views = [reference] * count
-    stakes = Stakes(size, (model.shot, model.read))
-    shortest = bracket.reference == 0
-    said = [
-        partial(stakes.add, reference, reference, None, ends_of(bracket.ref), shortest=shortest)
-    ]
-    for i in outward(count, bracket.reference):
-        view = look(bracket.frames[i], float(bracket.ratios[i]), size)
-        found[i], moved = known.compare(view, None if expected is None else expected[i])
-        views[i] = moved.kept() if keep_views else reference
-        ends, shortest = ends_of(bracket.frames[i]), i == 0
-        said.append(partial(stakes.add, view, moved, found[i].belief, ends, shortest=shortest))
-        if any(one is not NOTHING for one in found):  # else it is never asked for
-            for add in said:
-                add()
-            said.clear()
+    quick = max(scale) <= 0.5 and min(size) >= MARGIN
+    found, order = [NOTHING] * count, list(outward(count, bracket.reference))
+    ratios = [float(ratio) for ratio in bracket.ratios]
+    with ThreadPoolExecutor(1, thread_name_prefix="look") as pool:
+        sights = (Sight(bracket.frames[i], ratios[i], size) for i in order)
+        coming = Coming(sights, pool, quick=quick)
+        reference = Sight(bracket.ref, 1.0, size)
+        model = noise or measured_noise(reference.full)
+        known = Known(reference, setting, model, quick=quick)
+        account = Account(bracket, reference, model, views=keep_views)
+        for i, sight in zip(order, coming, strict=True):
+            found[i], moved = known.compare(sight, None if expected is None else expected[i])
+            account.add(i, sight, moved, found[i])
+            coming.quick = quick and not account.needed
     return Motion(
         flows=tuple(one.flow for one in found),
         confidence=tuple(one.belief for one in found),
         noise=(model,) * count,
         disagreement=tuple(stored(one.judged) for one in found),
         scale=scale,
-        views=tuple(views) if keep_views else (),  # their light in half floats
-        moved=0.0 if said else float(stakes.moved().mean()),
+        views=account.kept(quick=quick),
+        moved=account.moved(),
     )
+
+
+class Sight:
+    """One frame on the reduced picture, and on one of half the size; each made when asked for."""
+
+    def __init__(self, frame: Frame, ratio: float, size: tuple[int, int]) -> None:
+        self.frame, self.ratio, self.size = frame, ratio, size
+
+    @property
+    def whole(self) -> bool:
+        """Whether the frame says something of every pixel, and lies on the reference as it is."""
+        return self.frame.valid is None and self.frame.warp is None
+
+    @once
+    def full(self) -> View:
+        """The frame on the reduced picture."""
+        return look(self.frame, self.ratio, self.size)
+
+    @once
+    def small(self) -> View:
+        """The same at half the size."""
+        looked = "full" in self.__dict__
+        return (None if looked or not self.whole else self._glimpse()) or self.full.halved()
+
+    def _glimpse(self) -> View | None:
+        ends, parts = (CLIP, DARK), (PART_CLIPPED, PART_DARK)
+        seen = strips.glimpsed(self.frame, self.size, ends, parts)
+        if seen is None:
+            return None
+        valid, floor = np.ones(seen.clipped.shape, np.bool_), floor_of(self.frame)
+        return View(seen.light, seen.clipped, seen.dark, valid, self.ratio, floor)
+
+    def part(self, box: Box) -> View:
+        """A part of ``full``, which is not made for it where that can be helped."""
+        side = None if "full" in self.__dict__ or not self.whole else self._side()
+        if side is None:
+            return self.full.part(box)
+        rows = slice(box[0].start, min(box[0].stop, self.size[0]))
+        codes = self.frame.codes[rows.start * side : rows.stop * side]
+        size = rows.stop - rows.start, self.size[1]
+        return look(replace(self.frame, codes=codes), self.ratio, size).part((EVERY, box[1]))
+
+    def _side(self) -> int | None:
+        """Of the blocks of pixels that the reduced picture is made of; None if it is not."""
+        side = strips.glanced_at(self.frame, self.size)
+        exact = side and (self.frame.size[0] // side, self.frame.size[1] // side) == self.size
+        return side if exact else None
+
+    def look(self, *, quick: bool) -> None:
+        """Make what is asked for first."""
+        _ = self.small if quick else self.full
+
+    def moved_to(self, view: View) -> "Sight":
+        """The same frame as a flow brings it to the reference."""
+        moved = Sight(self.frame, self.ratio, self.size)
+        moved.__dict__["full"] = view
+        return moved
+
+
+class Coming:
+    """The frames in their order; another thread looks at a few of them ahead."""
+
+    def __init__(self, sights: Iterator[Sight], pool: ThreadPoolExecutor, *, quick: bool) -> None:
+        self.quick = quick  # what is looked at is half as large
+        self.sights, self.pool = sights, pool
+        self.waiting: deque[tuple[Sight, Future[None]]] = deque()
+        for _ in range(AHEAD):
+            self._look_at_one_more()
+
+    def _look_at_one_more(self) -> None:
+        sight = next(self.sights, None)
+        if sight is not None:
+            self.waiting.append((sight, self.pool.submit(sight.look, quick=self.quick)))
+
+    def __iter__(self) -> Iterator[Sight]:
+        while self.waiting:
+            sight, looked = self.waiting.popleft()
+            self._look_at_one_more()
+            looked.result()
+            yield sight
+
+
+class Account:
+    """What is asked of all frames once one of them has moved; until then it is not made."""
+
+    def __init__(self, bracket: Bracket, reference: Sight, noise: Noise, *, views: bool) -> None:
+        self.bracket = bracket
+        self.stakes = Stakes(reference.size, (noise.shot, noise.read))
+        self.views = [reference.full] * len(bracket.frames) if views else []
+        self.waiting = [(bracket.reference, reference, reference, NOTHING)]
+        self.needed = False  # a frame moved, or is not believed somewhere
+
+    def add(self, i: int, still: Sight, moved: Sight, found: "Compared") -> None:
+        """Frame i as it lies, and as flow brings it to the reference."""
+        self.waiting.append((i, still, moved, found))
+        self.needed |= found is not NOTHING
+        if self.needed:
+            self._look_back()
+
+    def _look_back(self) -> None:
+        for i, still, moved, found in self.waiting:
+            ends, shortest = ends_of(self.bracket.frames[i]), i == 0
+            self.stakes.add(still.full, moved.full, found.belief, ends, shortest=shortest)
+            self._keep(i, moved)
+        self.waiting.clear()
+
+    def _keep(self, i: int, moved: Sight) -> None:
+        if self.views and i != self.bracket.reference:
+            self.views[i] = moved.full.kept()
+
+    def kept(self, *, quick: bool) -> tuple[View, ...]:
+        """The views, where they are wanted; none after a quick look that found nothing."""
+        if quick and not self.needed:
+            return ()
+        for i, _, moved, _ in self.waiting:
+            self._keep(i, moved)
+        return tuple(self.views)
+
+    def moved(self) -> float:
+        """The fraction of the picture where it matters what is believed."""
+        return float(self.stakes.moved().mean()) if self.needed else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -325,62 +454,89 @@ class Known:
     from a tripod never need the guide at its full size.
     """
 
-    def __init__(self, reference: View, strength: Strength, noise: Noise, *, quick: bool) -> None:
+    def __init__(self, reference: Sight, strength: Strength, noise: Noise, *, quick: bool) -> None:
         self.strength, self.noise = strength, noise
         self.reference = reference
-        self.waiting: list[tuple[View, Floats | None]] = []  # what the guide has not taken in yet
+        self.waiting: list[tuple[Sight, Floats | None]] = []  # what the guide has not taken in yet
         self.full: Guide | None = None
-        self.small = Guide.of(reference.halved(), noise) if quick else None
+        self.small = Guide.of(reference.small, noise) if quick else None
 
-    def compare(self, view: View, expected: Floats | None = None) -> tuple[Compared, View]:
+    def compare(self, sight: Sight, expected: Floats | None = None) -> tuple[Compared, Sight]:
         """Flow and belief of one frame, and the frame as the flow brings it to the guide."""
         if expected is not None:
-            found, moved = self._followed(view, expected)
+            found, moved = self._followed(sight, expected)
         elif self.small is None:
-            found, moved = self._compared(view, EVERYWHERE)
+            found, moved = self._compared(sight, EVERYWHERE)
         else:
-            small = view.halved()
-            box = self._suspicious(self.small, small)
-            found, moved = (NOTHING, view) if box is None else self._compared(view, box)
-            found = found.spread(box or NOWHERE, moved.valid, self.strength)
-            small = small if moved is view else moved.halved()
+            found, moved = self._quickly(self.small, sight)
+            small = moved.small
             belief = None if found.belief is None else resized(found.belief, small.clipped.shape)
-            self.small = self.small.extended(small, small.radiance, belief, self.noise)
+            self.small = self.small.extended(small, belief, self.noise)
         self.waiting.append((moved, found.belief))
         return found, moved
 
-    def _followed(self, view: View, expected: Floats) -> tuple[Compared, View]:
+    def _quickly(self, guide: Guide, sight: Sight) -> tuple[Compared, Sight]:
+        curve = photometric_curve(guide, sight.small)
+        box = self._suspicious(guide, sight.small, curve)
+        if sight.whole and (box is None or self._harmless(sight, box, curve)):
+            return NOTHING, sight
+        found, moved = (NOTHING, sight) if box is None else self._compared(sight, box)
+        return found.spread(box or NOWHERE, moved.full.valid, self.strength), moved
+
+    def _followed(self, sight: Sight, expected: Floats) -> tuple[Compared, Sight]:
         assert self.small is None, "expected flows are of small pictures, without a quick look"
         guide = self._guide()
-        curve = photometric_curve(guide, view)
-        return follow(guide, view, expected, curve, self.strength, self.noise)
+        curve = photometric_curve(guide, sight.full)
+        found, moved = follow(guide, sight.full, expected, curve, self.strength, self.noise)
+        return found, sight.moved_to(moved)
 
-    def _suspicious(self, guide: Guide, view: View) -> Box | None:
+    def _suspicious(self, guide: Guide, view: View, curve: "Curve | None") -> Box | None:
         """Where a frame disagrees at half the size, as a box of the full size; or None."""
         import cv2
 
-        allowed = tolerances(guide, view.ratio, self.strength, self.noise)
-        judged = disagreement(guide, photometric(guide, view), allowed)
+        fitted = view if curve is None else curve.applied(view)
+        judged = disagreement(guide, fitted, self.strength, self.noise)
         marked = (judged >= np.float32(self.strength.start)).view(np.uint8)
         return around(cv2.erode(marked, np.ones((2, 2), np.uint8)) > 0)  # one pixel alone is noise
 
-    def _compared(self, view: View, box: Box) -> tuple[Compared, View]:
-        guide = self._guide()
+    def _harmless(self, sight: Sight, box: Box, curve: "Curve | None") -> bool:
+        """Whether nothing disagrees at the full size in a small box, of which alone it is made."""
+        (height, width), (rows, cols) = sight.size, box
+        area = (rows.stop - rows.start) * (cols.stop - cols.start)
+        if self.full is not None or area > SMALL_BOX * height * width:
+            return False
+        top, left = min(rows.start, BLURRED), min(cols.start, BLURRED)
+        around_it = np.s_[
+            rows.start - top : rows.stop + BLURRED, cols.start - left : cols.stop + BLURRED
+        ]
+        guide = Guide.of(self.reference.part(around_it), self.noise)
+        for before, belief in self.waiting:
+            known = None if belief is None else belief[around_it]
+            guide = guide.extended(before.part(around_it), known, self.noise)
+        view = sight.part(box)
+        here = np.s_[top : top + len(view.light), left : left + view.light.shape[1]]
+        fitted = view if curve is None else curve.applied(view)
+        judged = disagreement(guide.part(here), fitted, self.strength, self.noise)
+        return bool(judged.max() < self.strength.start)
+
+    def _compared(self, sight: Sight, box: Box) -> tuple[Compared, Sight]:
+        guide, view = self._guide(), sight.full
         curve = photometric_curve(guide, view)
-        if box is EVERYWHERE:
-            return compare(guide, view, curve, self.strength, self.noise)
-        found, part = compare(guide.part(box), view.part(box), curve, self.strength, self.noise)
-        moved = view
-        if found.flow is not None:
-            moved = view.with_part(part, box)
-        return found, moved
+        if box is not EVERYWHERE:
+            guide, part = guide.part(box), view.part(box)
+            found, moved = compare(guide, part, curve, self.strength, self.noise)
+            if found.flow is None:
+                return found, sight
+            return found, sight.moved_to(view.with_part(moved, box))
+        found, moved = compare(guide, view, curve, self.strength, self.noise)
+        return found, sight if moved is view else sight.moved_to(moved)
 
     def _guide(self) -> Guide:
         """The guide at full size."""
         if self.full is None:
-            self.full = Guide.of(self.reference, self.noise)
-        for view, belief in self.waiting:
-            self.full = self.full.extended(view, view.radiance, belief, self.noise)
+            self.full = Guide.of(self.reference.full, self.noise)
+        for sight, belief in self.waiting:
+            self.full = self.full.extended(sight.full, belief, self.noise)
         self.waiting.clear()
         return self.full
 
@@ -515,8 +671,13 @@ def look(frame: Frame, ratio: float, size: tuple[int, int]) -> View:
         dark > PART_DARK,
         valid.astype(bool),
         ratio,
-        frame.response.at(DARK_BOUND) if frame.levels else 0.0,
+        floor_of(frame),
     )
+
+
+def floor_of(frame: Frame) -> float:
+    """The light that dark pixels of a frame do not exceed, its own white at 1.0."""
+    return frame.response.at(DARK_BOUND) if frame.levels else 0.0
 
 
 def reduced_warp(warp: NDArray[np.float64], scale: tuple[float, float]) -> NDArray[np.float64]:
@@ -540,21 +701,6 @@ def light_of(codes: NDArray[np.generic], frame: Frame) -> Floats:
     return np.nan_to_num(np.asarray(codes, np.float32), nan=0, posinf=0, neginf=0)
 
 
-def three(plane: NDArray[np.generic]) -> Floats:
-    """A plane as three equal channels, float32: numpy is slow where it must broadcast them."""
-    import cv2
-
-    plane = np.asarray(plane, np.float32)
-    return np.asarray(cv2.merge([plane, plane, plane]))
-
-
-def total(picture: Floats) -> Floats:
-    """The sum of the channels, (h, w)."""
-    import cv2
-
-    return np.asarray(cv2.transform(picture, np.ones((1, 3), np.float32)))
-
-
 @dataclass(frozen=True, eq=False)
 class Curve:
     """How much brighter than the guide a view is, in stops, at some brightnesses in stops."""
@@ -564,9 +710,18 @@ class Curve:
 
     def applied(self, view: View) -> View:
         """The view without that difference."""
-        brightness = np.log2(np.maximum(total(view.light) / np.float32(3 * view.ratio), 1e-6))
-        gain = np.exp2(-np.interp(brightness, self.at, self.error))
-        return replace(view, light=view.light * three(gain))
+        light = np.ascontiguousarray(view.light)
+        out = np.empty_like(light)
+        motion_kernels.brighten(
+            light,
+            np.float32(1 / view.ratio),
+            np.asarray(self.at, np.float32),
+            np.asarray(self.error, np.float32),
+            len(self.at),
+            out,
+            view.clipped.size,
+        )
+        return replace(view, light=out)
 
 
 def compare(
@@ -574,17 +729,16 @@ def compare(
 ) -> tuple[Compared, View]:
     """Flow and belief of one frame, and the frame as the flow brings it to the guide."""
     fitted = view if curve is None else curve.applied(view)
-    allowed = tolerances(guide, view.ratio, strength, noise)
-    still = disagreement(guide, fitted, allowed)
+    still = disagreement(guide, fitted, strength, noise)
     if still.max() < strength.start and view.valid.all():
         return NOTHING, view
     flow = dense_flow(guide, fitted)
     there = warped(fitted, flow)
-    helped = disagreement(guide, there, allowed)
+    helped = disagreement(guide, there, strength, noise)
     helped = np.where(there.valid, helped, still)  # what leaves the picture only seems to agree
     flow = where_it_helps(flow, still, helped)
     there = warped(fitted, flow)
-    judged = disagreement(guide, there, allowed)
+    judged = disagreement(guide, there, strength, noise)
     moved = there if fitted is view else warped(view, flow)
     return Compared(flow, believe(judged, moved.valid, strength), judged), moved
 
@@ -599,36 +753,27 @@ def follow(
 ) -> tuple[Compared, View]:
     """The same where a flow is expected, which is only replaced where it does not fit."""
     fitted = view if curve is None else curve.applied(view)
-    allowed = tolerances(guide, view.ratio, strength, noise)
     flow, there = expected, warped(fitted, expected)
-    judged = disagreement(guide, there, allowed)
+    judged = disagreement(guide, there, strength, noise)
     if np.count_nonzero(judged > strength.start) > DISBELIEF * judged.size:
-        flow = _directly(guide, fitted, flow, judged, allowed)
+        direct = dense_flow(guide, fitted)
+        helped = disagreement(guide, warped(fitted, direct), strength, noise)
+        flow = _directly(guide, flow, direct, judged - helped)
         there = warped(fitted, flow)
-        judged = disagreement(guide, there, allowed)
+        judged = disagreement(guide, there, strength, noise)
     moved = there if fitted is view else warped(view, flow)
     return Compared(flow, believe(judged, moved.valid, strength), judged), moved
 
 
-def _directly(
-    guide: Guide, view: View, expected: Floats, judged: Floats, allowed: list[Floats]
-) -> Floats:
+def _directly(guide: Guide, expected: Floats, direct: Floats, gained: Floats) -> Floats:
     """The flow between guide and view themselves, where it fits better than the expected one."""
     import cv2
 
-    direct = dense_flow(guide, view)
-    helped = disagreement(guide, warped(view, direct), allowed)
-    gain = cv2.GaussianBlur(judged - helped, (0, 0), 2.0)
+    gain = cv2.GaussianBlur(gained, (0, 0), 2.0)
     told = (gain > 0.1) & ~(guide.clipped | guide.dark)  # a bound agrees with any flow
     use = cv2.dilate(told.astype(np.float32), np.ones((7, 7), np.uint8))
     use = cv2.GaussianBlur(use, (0, 0), 1.5)[..., None]
     return np.asarray(expected * (1 - use) + direct * use, np.float32)
-
-
-def photometric(guide: Guide, view: View) -> View:
-    """The view with its brightness fitted to the guide's, for comparing alone."""
-    curve = photometric_curve(guide, view)
-    return view if curve is None else curve.applied(view)
 
 
 def photometric_curve(guide: Guide, view: View) -> Curve | None:
@@ -638,19 +783,29 @@ def photometric_curve(guide: Guide, view: View) -> Curve | None:
     pass for motion. The fit is one smooth curve of brightness, from medians, so that what moved
     does not bend it.
     """
-    every = np.s_[::2, ::2]
-    usable = ~(guide.clipped | guide.dark | view.clipped | view.dark)[every]
-    usable &= view.valid[every]
-    ours = np.log2(np.maximum(total(guide.radiance[every])[usable] / 3, 1e-6))
-    theirs = np.log2(np.maximum(total(view.light[every])[usable] / (3 * view.ratio), 1e-6))
-    middle, gap = (ours + theirs) / 2, theirs - ours
-    step = np.floor(middle).astype(np.int64)
-    counts = np.bincount(np.clip(step + 20, 0, 40), minlength=41)
-    enough = max(FEWEST, len(step) // 50)
-    seen = [k for k in range(-14, 9) if counts[k + 20] >= enough]
+    height, width = view.clipped.shape
+    room = np.empty((2, (height + 1) // 2 * ((width + 1) // 2)), np.float32)
+    steps, counts = np.empty(room.shape[1], np.uint8), np.empty(STOPS, np.int64)
+    motion_kernels.pair_brightness(
+        guide.radiance,
+        np.ascontiguousarray(view.light),
+        bounds(guide, view),
+        np.float32(1 / view.ratio),
+        room[0],
+        room[1],
+        steps,
+        counts,
+        height,
+        width,
+    )
+    some = int(counts.sum())
+    enough = max(FEWEST, some // 50)
+    seen = [k for k in range(-14, 9) if counts[k - LOWEST_STOP] >= enough]
     if not seen:
         return None
-    here = [step == k for k in seen]
+    order = np.argsort(steps[:some], kind="stable")
+    (middle, gap), ends = room[:, order], np.concatenate([[0], np.cumsum(counts)])
+    here = [slice(ends[k - LOWEST_STOP], ends[k - LOWEST_STOP + 1]) for k in seen]
     at = np.array([np.median(middle[one]) for one in here])
     error = np.array([agreed(gap[one]) for one in here])
     error = np.clip(np.convolve(np.pad(error, 1, "edge"), (0.25, 0.5, 0.25), "valid"), -1, 1)
@@ -666,26 +821,24 @@ def agreed(gaps: NDArray[np.floating]) -> float:
     return median / (1 + (spread / SPREAD_EV) ** 2)
 
 
-def tolerances(guide: Guide, ratio: float, strength: Strength, noise: Noise) -> list[Floats]:
-    """One over the squared tolerance at each of SCALES, (h, w, 3): what is not motion.
+def bounds(guide: Guide, view: View) -> NDArray[np.uint8]:
+    """What is only a bound, (h, w), as ``motion_kernels.judge`` takes it."""
+    flags = np.empty(view.clipped.shape, np.uint8)
+    motion_kernels.bounds(
+        bits(guide.clipped),
+        bits(view.clipped),
+        bits(guide.dark),
+        bits(view.dark),
+        bits(view.valid),
+        flags,
+        flags.size,
+    )
+    return flags
 
-    A part of the light, for the response is never known exactly; a part of the gradient, for
-    frames are never aligned exactly; and the noise of both, as far as the scale averages it.
-    """
-    import cv2
 
-    shape = guide.radiance.shape
-    level = cv2.max(cv2.GaussianBlur(guide.radiance, (0, 0), 1.0).reshape(shape[0], -1), 0.0)
-    per = 1 / ratio**2
-    own = (noise.shot / ratio, noise.read * per, QUANTUM / ratio)
-    variance = sensor_variance(level, own, 0.002 / ratio)
-    variance += guide.variance.reshape(variance.shape)
-    steady = cv2.addWeighted(level, strength.relative, level, 0.0, strength.floor, dst=level)
-    cv2.multiply(steady, steady, dst=steady)
-    edges = gradient_squared(guide.radiance).reshape(steady.shape)
-    cv2.scaleAdd(edges, MISREGISTRATION**2, steady, dst=steady)
-    allowed = (cv2.scaleAdd(variance, strength.sigmas**2 * averaged(s), steady) for s in SCALES)
-    return [np.asarray(cv2.divide(1.0, a, dst=a), np.float32).reshape(shape) for a in allowed]
+def bits(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """A mask as numbers 0 and 1, for machine code."""
+    return np.ascontiguousarray(mask).view(np.uint8)
 
 
 def averaged(sigma: float) -> float:
@@ -693,52 +846,40 @@ def averaged(sigma: float) -> float:
     return min(1.0, 1 / (4 * np.pi * sigma**2))
 
 
-def disagreement(guide: Guide, view: View, allowed: list[Floats]) -> Floats:
-    """Difference from the guide in tolerances, (h, w): 1 is what noise and errors explain."""
-    import cv2
+def disagreement(guide: Guide, view: View, strength: Strength, noise: Noise) -> Floats:
+    """Difference from the guide in tolerances, (h, w): 1 is what noise and errors explain.
 
-    difference = one_sided(guide, view)
-    worst = np.zeros(difference.shape[:2], np.float32)
-    for sigma, inverse in zip(SCALES, allowed, strict=True):
-        smooth = cv2.GaussianBlur(difference, (0, 0), sigma)
-        np.multiply(smooth, smooth, out=smooth)
-        np.multiply(smooth, inverse, out=smooth)
-        np.maximum(worst, total(smooth), out=worst)
-    return np.asarray(np.sqrt(worst))
+    It is one-sided where either is a bound. Tolerated is a part of the light, for the response is
+    never known exactly; a part of the gradient, for frames are never aligned exactly; and the
+    noise of both, as far as each scale averages it.
+    """
+    height, width = view.clipped.shape
+    ratio, per = view.ratio, 1 / view.ratio**2
+    limits = (
+        *(1 / ratio, guide.floor, view.floor / ratio),
+        *(noise.shot / ratio, noise.read * per, QUANTUM / ratio, LEAST_QUANTISED / ratio),
+        *(strength.relative, strength.floor, MISREGISTRATION**2),
+        *(strength.sigmas**2 * averaged(sigma) for sigma in SCALES),
+    )
+    planes = (
+        np.ascontiguousarray(guide.radiance),
+        np.ascontiguousarray(guide.variance),
+        np.ascontiguousarray(view.light),
+        bounds(guide, view),
+    )
+    given = np.array(limits, np.float32)
+    judged = np.empty((height, width), np.float32)
 
+    def judge(rows: slice) -> None:
+        room = motion_kernels.room(width)
+        part = rows.start, rows.stop, height, 3 * width
+        motion_kernels.judge(*planes, given, *BLURS, *room, judged, *part)
 
-def one_sided(guide: Guide, view: View) -> Floats:
-    """View minus guide, (h, w, 3), where neither bound explains the difference; else zero."""
-    import cv2
-
-    radiance = view.radiance
-    difference = np.asarray(cv2.subtract(radiance, guide.radiance), np.float32)
-
-    def put(values: Floats, mask: NDArray[np.bool_]) -> None:
-        cv2.copyTo(values, np.ascontiguousarray(mask).view(np.uint8), difference)
-
-    if guide.clipped.any():
-        put(np.minimum(difference, 0), guide.clipped)
-    if view.clipped.any():
-        put(np.maximum(difference, 0), view.clipped)
-    if guide.dark.any():
-        put(np.maximum(radiance - np.float32(guide.floor), 0), guide.dark)
-    if view.dark.any():
-        low = np.float32(view.floor / view.ratio)
-        put(np.minimum(low - guide.radiance, 0), view.dark)
-        put(np.zeros_like(difference), view.dark & guide.dark)
-    if not view.valid.all():
-        put(np.zeros_like(difference), ~view.valid)
-    return difference
-
-
-def gradient_squared(picture: Floats) -> Floats:
-    """Squared length of the gradient per pixel and channel, (h, w, 3)."""
-    import cv2
-
-    dx = cv2.Scharr(picture, cv2.CV_32F, 1, 0, scale=1 / 32)
-    dy = cv2.Scharr(picture, cv2.CV_32F, 0, 1, scale=1 / 32)
-    return np.asarray(cv2.GaussianBlur(dx * dx + dy * dy, (0, 0), 1.0), np.float32)
+    if height * width <= FEW_PIXELS:
+        judge(slice(0, height))
+    else:
+        strips.run(judge, (height, width), pixels=BAND_ROWS * width)
+    return judged
 
 
 def dense_flow(guide: Guide, view: View) -> Floats:

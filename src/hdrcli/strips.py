@@ -135,9 +135,10 @@ def reduced(frame: Frame, size: tuple[int, int], clip: float, dark: float) -> Re
         kernels.glance(
             np.ascontiguousarray(frame.codes[rows.start * down : rows.stop * down]),
             np.ascontiguousarray(frame.table.T),
-            math.ceil(round(ends[0], 6)),
-            math.floor(round(ends[1], 6)),
+            *whole(*ends),
             down,
+            np.empty(3 * frame.size[1], np.uint8),
+            np.empty(frame.size[1], np.uint8),
             light[rows],
             marks[0, rows],
             marks[1, rows],
@@ -158,13 +159,67 @@ def reduced(frame: Frame, size: tuple[int, int], clip: float, dark: float) -> Re
                     cell = cv2.resize(end, to, interpolation=cv2.INTER_AREA)
                     mark[rows] = cell * np.float32(1 / 255)
 
-    quick = frame.levels == 256 and down == across and down >= 4 and down % 2 == 0
+    quick = glanced_at(frame, size) is not None
     run(glance if quick else work, (height, width), pixels=8 * BLOCK_PIXELS // (down * across))
     if (height, width) != size:
         to = size[::-1]
         light = np.asarray(cv2.resize(light, to, interpolation=cv2.INTER_AREA))
         marks = np.stack([cv2.resize(mark, to, interpolation=cv2.INTER_AREA) for mark in marks])
     return Reduced(light, marks[0], marks[1])
+
+
+def whole(clip: float, dark: float) -> tuple[int, int]:
+    """The codes that are at least ``clip``, and at most ``dark``: the ends of both ranges."""
+    return math.ceil(round(clip, 6)), math.floor(round(dark, 6))
+
+
+def glanced_at(frame: Frame, size: tuple[int, int]) -> int | None:
+    """The side of the blocks of pixels of which two rows are looked at; None where all are."""
+    down, across = frame.size[0] // size[0], frame.size[1] // size[1]
+    quick = frame.levels == 256 and down == across and down >= 4 and down % 2 == 0
+    return down if quick else None
+
+
+@dataclass(frozen=True, eq=False)
+class Glimpsed:
+    """A frame on a picture half as large as that which ``reduced`` makes."""
+
+    light: Floats  # (h, w, 3), the frame's own white at 1.0
+    clipped: NDArray[np.bool_]  # (h, w), one of the four clips
+    dark: NDArray[np.bool_]  # (h, w), two of the four are dark
+
+
+def glimpsed(
+    frame: Frame, size: tuple[int, int], ends: tuple[float, float], parts: tuple[float, float]
+) -> Glimpsed | None:
+    """What ``reduced`` to ``size`` shows, at half of that; None of what is not glanced at.
+
+    ``ends`` are its ``clip`` and ``dark``; from more than these ``parts`` of a pixel on, all of it
+    counts as such. An odd last row or column is left out.
+    """
+    side = glanced_at(frame, size)
+    if side is None or (frame.size[0] // side, frame.size[1] // side) != size:
+        return None
+    height, width = size[0] // 2, size[1] // 2
+    light = np.empty((height, width, 3), np.float32)
+    marks = np.empty((2, height, width), np.bool_)
+    shares = np.floor(np.arange(side + 1) * np.float32(255 / side) + 0.5) / 255
+    kernels.glimpse(
+        np.ascontiguousarray(frame.codes),
+        np.ascontiguousarray(frame.table.T),
+        *whole(*(end * (frame.levels - 1) for end in ends)),
+        np.array([(shares <= part).sum() for part in parts]),
+        side,
+        np.empty(3 * frame.size[1], np.uint8),
+        np.empty(frame.size[1], np.uint8),
+        light,
+        marks[0].view(np.uint8),
+        marks[1].view(np.uint8),
+        height,
+        width,
+        frame.size[1],
+    )
+    return Glimpsed(light, *marks)
 
 
 def ends_of(top: Codes, clip: float, dark: float) -> tuple[NDArray[np.uint8] | None, ...]:

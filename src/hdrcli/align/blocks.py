@@ -7,7 +7,6 @@ what clips in either frame left out.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise, product
 
 import numpy as np
@@ -17,6 +16,7 @@ from hdrcli.align import kernels
 from hdrcli.align.models import Matrix, Points, apply
 from hdrcli.align.views import Mask, Tone
 from hdrcli.frames import Codes, Floats
+from hdrcli.once import once
 
 BLOCKS = 54  # about nine by six
 REACH = 6  # pixels: a block is found if it is no further off than this
@@ -117,7 +117,7 @@ class Blocks:
         """The middle of each block, (n, 2)."""
         return np.asarray(self.at + (self.side - 1) / 2, np.float64)
 
-    @cached_property
+    @once
     def models(self) -> tuple[Floats, NDArray[np.uint8]]:
         """What the blocks look like in the reference: band-passed log light and 0/1 mask."""
         return self.reference.patches(np.eye(3), self.at, self.side)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +20,7 @@ from hdrcli.align.models import (
     parts,
 )
 from hdrcli.align.views import Picture, tones
+from hdrcli.once import once
 
 Method = Literal["auto", "none", "mtb", "homography"]
 
@@ -132,7 +132,7 @@ class Pair:
         self.models = ["translation"] if method == "mtb" else list(MODELS)
         self.softness = float(reference.factor**0.25)  # the pixels of a big file are softer
 
-    @cached_property
+    @once
     def views(self) -> tuple[View, View]:
         """Both frames at full size."""
         one, other = (
@@ -141,7 +141,7 @@ class Pair:
         )
         return one, other
 
-    @cached_property
+    @once
     def small_views(self) -> tuple[View, View]:
         """Both frames reduced."""
         one, other = (
@@ -150,18 +150,18 @@ class Pair:
         )
         return one, other
 
-    @cached_property
+    @once
     def blocks(self) -> Blocks:
         """The blocks of the reference at full size."""
         reference = self.pictures[0]
         return choose(self.views[0], reference.picked, reference.factor)
 
-    @cached_property
+    @once
     def small_blocks(self) -> Blocks:
         """The blocks of the reduced reference."""
         return choose(self.small_views[0], self.small_views[0].codes, 1)
 
-    @cached_property
+    @once
     def still(self) -> Shifts:
         """Where the blocks lie if nothing is done."""
         return measure(self.blocks, self.views[1], np.eye(3))
@@ -233,7 +233,7 @@ class Pair:
     def _by_features(self, kind: str) -> list[Matrix]:
         return from_features(kind, self._normalised[0], self._normalised[1])
 
-    @cached_property
+    @once
     def _normalised(self) -> list[tuple[NDArray[np.uint8], NDArray[np.bool_]]]:
         return [normalised(view.codes, view.tone) for view in self.small_views]
 

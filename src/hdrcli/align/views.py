@@ -6,13 +6,13 @@ one drowns in noise the logarithm turns into a straight line for both.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hdrcli import kernels
 from hdrcli.frames import Codes, Floats, Frame
+from hdrcli.once import once
 
 CLIP = 250 / 255  # a code at or above this part of the range counts as clipped
 FLOOR = 6 / 255  # below this part of the range there is mostly noise
@@ -35,7 +35,7 @@ class Picture:
         while max(frame.size) > SMALL * self.factor:
             self.factor *= 2
 
-    @cached_property
+    @once
     def small(self) -> Codes:
         """The codes averaged over factor × factor pixels; averaging by halves is the fastest."""
         import cv2
@@ -48,13 +48,13 @@ class Picture:
             left //= 2
         return codes
 
-    @cached_property
+    @once
     def small_valid(self) -> Mask | None:
         """Where the reduced picture rests on real pixels; None if everywhere."""
         valid = self.frame.valid
         return None if valid is None else np.ascontiguousarray(valid[self._every])
 
-    @cached_property
+    @once
     def picked(self) -> Codes:
         """Every factor-th pixel of every factor-th row: reduced, noisy, and almost free."""
         return np.ascontiguousarray(self.frame.codes[self._every])

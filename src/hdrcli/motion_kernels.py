@@ -1,0 +1,388 @@
+"""The comparison of a frame with what is known of the light, as machine code: see native.py.
+
+Pictures are (height, width, 3), and the numbers of a row lie one after the other: ``length`` is
+three times the width. Borders are mirrored about their outermost pixels, as OpenCV does.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hdrcli.kernels import exp2, log2
+from hdrcli.native import inlined, kernel
+
+Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+Integers = NDArray[np.int64]
+
+ZERO, ONE, THREE = np.float32(0), np.float32(1), np.float32(3)
+SCHARR_SIDE, SCHARR_MIDDLE = np.float32(3 / 32), np.float32(10 / 32)
+LEAST = np.float32(1e-6)  # light, of what a logarithm is taken
+MOST = 7  # taps of a blur on either side of the one in the middle
+RING = 16  # rows of what is made of others that are kept: more than the widest blur takes
+PAD = 3 * MOST + 3  # numbers on either side of a line
+LOWEST_STOP, STOPS = -20, 41
+
+
+def blurs(*sigmas: float) -> tuple[Floats, Integers]:
+    """Gaussians as the loops take them, as many taps as OpenCV takes for float pictures."""
+    taps, reaches = [], []
+    for sigma in sigmas:
+        reach = (round(8 * sigma + 1) | 1) // 2
+        weights = np.exp(-(np.arange(reach + 1) ** 2) / (2 * sigma**2))
+        row = np.zeros(MOST + 1)
+        row[: reach + 1] = weights / (2 * weights.sum() - weights[0])
+        taps.append(row)
+        reaches.append(reach)
+    return np.concatenate(taps).astype(np.float32), np.array(reaches, np.int64)
+
+
+def room(width: int) -> tuple[Floats, Floats, Floats]:
+    """Room for the loops over a picture of some width: two rings, two lines, and four results."""
+    length = 3 * width
+    sizes = 2 * RING * length, 2 * (length + 2 * PAD), 4 * length
+    rings, lines, made = (np.empty(size, np.float32) for size in sizes)
+    return rings, lines, made
+
+
+@inlined
+def reflected(at: int, count: int) -> int:
+    """The index inside a line that stands for any outside."""
+    period = max(2 * count - 2, 1)
+    inner = abs(at) % period
+    return inner if inner < count else period - inner
+
+
+@inlined
+def row_of(y: int, height: int, mask: int, length: int) -> int:
+    """Where a row begins, mirrored at the ends, in a plane or in a ring of some of its rows."""
+    return (reflected(y, height) & mask) * length
+
+
+@inlined
+def mirror_pixels(line: Floats, start: int, reach: int, length: int) -> None:
+    """Continue the ``length`` numbers behind ``start`` + PAD by pixels on either side."""
+    at, count = start + PAD, length // 3
+    for k in range(1, reach + 1):
+        before, behind = 3 * reflected(-k, count), 3 * reflected(count - 1 + k, count)
+        for c in range(3):
+            line[at - 3 * k + c] = line[at + before + c]
+            line[at + length - 3 + 3 * k + c] = line[at + behind + c]
+
+
+@inlined
+def blur_down(
+    plane: Floats,
+    first: int,
+    mask: int,
+    y: int,
+    taps: Floats,
+    tap: int,
+    reach: int,
+    line: Floats,
+    height: int,
+    length: int,
+) -> None:
+    """Row y of a plane blurred along its columns, into a line, and mirrored.
+
+    The plane begins at ``first``; the taps at ``tap`` are the middle one and those on one side.
+    """
+    middle, here = taps[tap], first + row_of(y, height, mask, length)
+    for i in range(length):
+        line[PAD + i] = middle * plane[here + i]
+    for k in range(1, reach + 1):
+        weight = taps[tap + k]
+        above = first + row_of(y - k, height, mask, length)
+        below = first + row_of(y + k, height, mask, length)
+        for i in range(length):
+            line[PAD + i] += weight * (plane[above + i] + plane[below + i])
+    mirror_pixels(line, 0, MOST, length)
+
+
+@inlined
+def blur_across(line: Floats, taps: Floats, tap: int, out: Floats, at: int, length: int) -> None:
+    """A line blurred along itself, with as many taps as there may be: a loop over them is slow."""
+    t0, t1, t2, t3 = taps[tap], taps[tap + 1], taps[tap + 2], taps[tap + 3]
+    t4, t5, t6, t7 = taps[tap + 4], taps[tap + 5], taps[tap + 6], taps[tap + 7]
+    for i in range(length):
+        x = PAD + i
+        near = t0 * line[x] + t1 * (line[x - 3] + line[x + 3]) + t2 * (line[x - 6] + line[x + 6])
+        middle = t3 * (line[x - 9] + line[x + 9]) + t4 * (line[x - 12] + line[x + 12])
+        far = t5 * (line[x - 15] + line[x + 15]) + t6 * (line[x - 18] + line[x + 18])
+        out[at + i] = near + middle + far + t7 * (line[x - 21] + line[x + 21])
+
+
+@inlined
+def slope_row(light: Floats, y: int, lines: Floats, out: Floats, height: int, length: int) -> None:
+    """Squared length of the gradient of row y (Scharr), into a ring; there is room in lines."""
+    one, two = row_of(y - 1, height, -1, length), row_of(y, height, -1, length)
+    three, here = row_of(y + 1, height, -1, length), (y & (RING - 1)) * length
+    down = length + 2 * PAD
+    for i in range(length):
+        ends = SCHARR_SIDE * (light[one + i] + light[three + i])
+        lines[PAD + i] = ends + SCHARR_MIDDLE * light[two + i]
+    for i in range(length):
+        lines[down + PAD + i] = light[three + i] - light[one + i]
+    mirror_pixels(lines, 0, 1, length)
+    mirror_pixels(lines, down, 1, length)
+    for i in range(length):
+        at = PAD + i
+        dx = lines[at + 3] - lines[at - 3]
+        sides = SCHARR_SIDE * (lines[down + at - 3] + lines[down + at + 3])
+        dy = sides + SCHARR_MIDDLE * lines[down + at]
+        out[here + i] = dx * dx + dy * dy
+
+
+@kernel
+def bounds(
+    known_clips: Bytes,
+    clips: Bytes,
+    known_dark: Bytes,
+    dark: Bytes,
+    valid: Bytes,
+    flags: Bytes,
+    count: int,
+) -> None:
+    """What is a bound: 1 the guide clips, 2 the view clips, 4 and 8 they are dark, 16 not valid."""
+    for i in range(count):
+        both = np.uint8(known_clips[i] | np.uint8(clips[i] << 1))
+        night = np.uint8(np.uint8(known_dark[i] << 2) | np.uint8(dark[i] << 3))
+        flags[i] = both | night | np.uint8((1 - valid[i]) << 4)
+
+
+@inlined
+def one_sided(
+    difference: np.float32,
+    light: np.float32,
+    known: np.float32,
+    flags: int,
+    ceiling: np.float32,
+    low: np.float32,
+) -> np.float32:
+    """A difference as far as no bound explains it; ``flags`` are of the pixel: see ``bounds``."""
+    found = difference
+    if flags & 1:
+        found = min(found, ZERO)
+    if flags & 2:
+        found = max(found, ZERO)
+    if flags & 4:
+        found = max(light - ceiling, ZERO)
+    if flags & 8:
+        found = ZERO if flags & 4 else min(low - known, ZERO)
+    return ZERO if flags & 16 else found
+
+
+@inlined
+def difference_row(
+    known: Floats,
+    light: Floats,
+    flags: Bytes,
+    y: int,
+    limits: Floats,
+    out: Floats,
+    first: int,
+    length: int,
+) -> None:
+    """View less guide of row y, one-sided, into a ring."""
+    row, here, per = y * length, first + (y & (RING - 1)) * length, limits[0]
+    for i in range(length):
+        out[here + i] = light[row + i] * per - known[row + i]
+    for x in range(length // 3):
+        flag = flags[y * (length // 3) + x]
+        if flag:
+            for i in range(3 * x, 3 * x + 3):
+                value = light[row + i] * per
+                out[here + i] = one_sided(
+                    out[here + i], value, known[row + i], flag, limits[1], limits[2]
+                )
+
+
+@inlined
+def in_tolerances(
+    made: Floats, variance: Floats, row: int, limits: Floats, out: Floats, length: int
+) -> None:
+    """Squares of the differences at both scales, one after the other, in squared tolerances.
+
+    ``made`` are the blurred light, squared gradient, and differences of a row.
+    """
+    shot, read, quantum, least = limits[3], limits[4], limits[5], limits[6]
+    relative, floor, misplaced = limits[7], limits[8], limits[9]
+    fine, coarse = limits[10], limits[11]
+    for i in range(length):
+        light = made[i] if made[i] > ZERO else ZERO
+        quantised = quantum * (light if light > least else least)
+        noise = shot * light + quantised + read + variance[row + i]
+        steady = relative * light + floor
+        steady = misplaced * made[length + i] + steady * steady
+        near, far = made[2 * length + i], made[3 * length + i]
+        out[i] = near * near / (fine * noise + steady)
+        out[length + i] = far * far / (coarse * noise + steady)
+
+
+@kernel
+def judge(
+    known: Floats,
+    variance: Floats,
+    light: Floats,
+    flags: Bytes,
+    limits: Floats,
+    taps: Floats,
+    reaches: Integers,
+    rings: Floats,
+    lines: Floats,
+    made: Floats,
+    out: Floats,
+    top: int,
+    bottom: int,
+    height: int,
+    length: int,
+) -> None:
+    """How far a view is from a guide in tolerances, (height, width), from row ``top`` on.
+
+    ``known`` and its ``variance`` are the guide's, ``light`` is the view's, in its own white;
+    ``flags`` are those of ``bounds``. ``limits`` are, in this order: the reference's white in the
+    view's; the lights that are a dark guide's and a dark view's bounds; of the view's noise its
+    part of the light, what is read, the quantum and the light it has at least; the tolerated part
+    of the light and floor; that of the squared gradient; and the standard deviations, squared,
+    over which each of the two scales averages. ``taps`` are those of blurs over one pixel and over
+    the two scales, ``reaches`` how many there are on one side of each middle.
+    """
+    second, one = RING * length, reaches[0]
+    sloped, differed = max(top - reaches[0], 0), max(top - reaches[2], 0)
+    for y in range(top, bottom):
+        while sloped < min(y + reaches[0] + 1, height):
+            slope_row(known, sloped, lines, rings, height, length)
+            sloped += 1
+        while differed < min(y + reaches[2] + 1, height):
+            difference_row(known, light, flags, differed, limits, rings, second, length)
+            differed += 1
+        blur_down(known, 0, -1, y, taps, 0, one, lines, height, length)
+        blur_across(lines, taps, 0, made, 0, length)
+        blur_down(rings, 0, RING - 1, y, taps, 0, one, lines, height, length)
+        blur_across(lines, taps, 0, made, length, length)
+        for scale in range(1, 3):
+            tap, reach = scale * (MOST + 1), reaches[scale]
+            blur_down(rings, second, RING - 1, y, taps, tap, reach, lines, height, length)
+            blur_across(lines, taps, tap, made, (scale + 1) * length, length)
+        in_tolerances(made, variance, y * length, limits, lines, length)
+        row = y * (length // 3)
+        for x in range(length // 3):
+            i, j = 3 * x, length + 3 * x
+            near, far = (
+                lines[i] + lines[i + 1] + lines[i + 2],
+                lines[j] + lines[j + 1] + lines[j + 2],
+            )
+            out[row + x] = np.sqrt(near if near > far else far)
+
+
+@kernel
+def extend(
+    light: Floats,
+    where: Bytes,
+    limits: Floats,
+    taps: Floats,
+    reaches: Integers,
+    rings: Floats,
+    lines: Floats,
+    made: Floats,
+    radiance: Floats,
+    variance: Floats,
+    height: int,
+    length: int,
+) -> None:
+    """Put a frame's light and its variance where it is to be known, in place.
+
+    ``limits`` are the reference's white in the view's, and of the noise what ``judge`` has; the
+    last says whether the light that was known is a lower bound (1) or nothing (0). The light of
+    the variance is blurred by ``taps``. Of the room the rings are not needed.
+    """
+    width, reach = length // 3, reaches[0]
+    for y in range(height):
+        some = 0
+        for x in range(width):
+            some |= where[y * width + x]
+        if some == 0:
+            continue
+        blur_down(light, 0, -1, y, taps, 0, reach, lines, height, length)
+        blur_across(lines, taps, 0, made, 0, length)
+        for x in range(width):
+            if where[y * width + x]:
+                for i in range(3 * x, 3 * x + 3):
+                    at, bright = y * length + i, made[i]
+                    value = light[at] * limits[0]
+                    known = radiance[at] if limits[5] > ZERO else value
+                    radiance[at] = max(value, known)
+                    noise = limits[1] * bright + limits[3] * max(bright, limits[4]) + limits[2]
+                    variance[at] = noise
+
+
+@kernel
+def pair_brightness(
+    known: Floats,
+    light: Floats,
+    flags: Bytes,
+    per: np.float32,
+    middles: Floats,
+    gaps: Floats,
+    steps: Bytes,
+    counts: Integers,
+    height: int,
+    width: int,
+) -> None:
+    """Brightness in stops of both pictures where neither has a flag, of every other pixel.
+
+    Their means, how much brighter the second is, and the stop from -20 on that the mean is in;
+    ``counts`` says how many there are in each of 41 stops.
+    """
+    for k in range(STOPS):
+        counts[k] = 0
+    count = 0
+    for y in range(0, height, 2):
+        for x in range(0, width, 2):
+            at = y * width + x
+            if flags[at]:
+                continue
+            i = 3 * at
+            ours = known[i] + known[i + 1] + known[i + 2]
+            theirs = (light[i] + light[i + 1] + light[i + 2]) * per
+            middles[count] = ours
+            gaps[count] = theirs
+            count += 1
+    for k in range(count):
+        ours = log2(max(middles[k] / THREE, LEAST))
+        theirs = log2(max(gaps[k] / THREE, LEAST))
+        middles[k] = (ours + theirs) / np.float32(2)
+        gaps[k] = theirs - ours
+    for k in range(count):
+        stop = int(np.floor(middles[k])) - LOWEST_STOP
+        stop = min(max(stop, 0), STOPS - 1)
+        steps[k] = np.uint8(stop)
+        counts[stop] += 1
+
+
+@kernel
+def brighten(
+    light: Floats,
+    per: np.float32,
+    at: Floats,
+    error: Floats,
+    nodes: int,
+    out: Floats,
+    count: int,
+) -> None:
+    """Pixels without an error of brightness that is known, in stops, ``at`` some brightnesses.
+
+    It goes on linearly between them, and stays beyond them. ``per`` brings their light to the
+    white that these refer to.
+    """
+    for k in range(count):
+        i = 3 * k
+        total = (light[i] + light[i + 1] + light[i + 2]) * per / THREE
+        brightness = log2(max(total, LEAST))
+        found = error[0]
+        for n in range(1, nodes):
+            part = (brightness - at[n - 1]) / (at[n] - at[n - 1])
+            between = error[n - 1] + part * (error[n] - error[n - 1])
+            found = between if brightness > at[n - 1] else found
+        found = error[nodes - 1] if brightness >= at[nodes - 1] else found
+        gain = exp2(-found)
+        out[i], out[i + 1], out[i + 2] = light[i] * gain, light[i + 1] * gain, light[i + 2] * gain
