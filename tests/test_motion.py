@@ -25,6 +25,7 @@ from tests.scenes import (
 )
 
 ISO_6400 = Sensor(1_500.0, read=6.0)  # electrons: what a full frame has left of its full well
+MEDIUM = motion.STRENGTHS["medium"] or pytest.fail("there is no such strength")
 SIZE = (96, 128)
 CENTRE = (48, 64)
 
@@ -360,7 +361,7 @@ def one_sided(guide, view):
 @pytest.mark.parametrize("size", [(40, 57), (9, 33), (3, 2), (1, 1)])
 @pytest.mark.parametrize("ratio", [0.25, 4.0])
 def test_disagreement_is_what_it_says(rng, size, ratio):
-    noise, strength = motion.Noise(), motion.STRENGTHS["medium"]
+    noise, strength = motion.Noise(), MEDIUM
     guide = motion.Guide.of(some_view(rng, size, 1.0), noise)
     view = some_view(rng, size, ratio)
     worst = np.zeros(size)
@@ -372,7 +373,7 @@ def test_disagreement_is_what_it_says(rng, size, ratio):
 
 
 def test_disagreement_does_not_depend_on_how_a_picture_is_cut(rng, monkeypatch):
-    noise, strength = motion.Noise(), motion.STRENGTHS["medium"]
+    noise, strength = motion.Noise(), MEDIUM
     guide = motion.Guide.of(some_view(rng, (70, 40), 1.0), noise)
     view = some_view(rng, (70, 40), 0.5)
     whole = motion.disagreement(guide, view, strength, noise)
