@@ -6,6 +6,7 @@ translation (Lucas and Kanade 1981) between band-passed, contrast-normalised log
 what clips in either frame left out.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 
@@ -18,12 +19,15 @@ from hdrcli.align.views import Mask, Tone
 from hdrcli.frames import Codes, Floats
 from hdrcli.once import once
 
+Cell = tuple[slice, slice]
+
 BLOCKS = 54  # about nine by six
 REACH = 6  # pixels: a block is found if it is no further off than this
 SIMILAR = 0.5  # correlation from which a block counts as found
 SEEN = 0.4  # of a block must be unclipped in both frames
 FLAT = 1e-6  # mean squared gradient of log light, across its weakest direction
 STRONG = 2e-3  # from here on even what looks like noise is taken for texture
+NOISE_REACH = 14  # pixels of a blur over three, and of slopes
 WHITE = 18.0  # blurring thrice as wide divides that of white noise by 40, of pictures by about 7
 
 
@@ -161,16 +165,50 @@ def choose(reference: View, picked: Codes, factor: int) -> Blocks:
     light, good = reference.tone(picked)
     window = max(side // factor, 3)
     texture = _texture(light, good, 1.0, window)
-    noise = (texture > WHITE * _texture(light, good, 3.0, window)) & (texture < STRONG)
-    seen = cv2.blur(good.astype(np.float32), (window, window)) >= SEEN
-    texture[noise | ~seen] = 0
+    count = cv2.boxFilter(good.view(np.uint8), cv2.CV_32F, (window, window), normalize=False)
+    texture[count < np.float32(SEEN * window**2)] = 0
     edge = (side // 2 + REACH + 2) // factor + 1
     rows = max(2, round(np.sqrt(BLOCKS * size[0] / size[1])))
     cols = max(2, round(BLOCKS / rows))
-    found = _peaks(texture, edge, (rows, cols), side // factor)
+    cells = _cells(texture.shape, edge, (rows, cols))
+    weak = [cell for cell in cells if FLAT < _most(texture[cell]) < STRONG]
+    together = len(weak) > len(cells) // 3
+    for part in [np.s_[:, :]] if together else weak:
+        _without_noise(texture, light, good, window, part)
+    found = _peaks(texture, cells, side // factor)
     centres = found * factor + factor // 2
     at = np.clip(centres - side // 2, REACH, np.array([size[1], size[0]]) - side - REACH)
     return Blocks(at.astype(np.int64), side, reference)
+
+
+def _cells(shape: tuple[int, ...], edge: int, counts: tuple[int, int]) -> list[Cell]:
+    """A picture without its edges, cut into so many rows and columns of cells."""
+    ys, xs = (
+        np.linspace(edge, n - edge, parts + 1).astype(int).tolist()
+        for n, parts in zip(shape, counts, strict=True)
+    )
+    return [(slice(*down), slice(*across)) for down, across in product(pairwise(ys), pairwise(xs))]
+
+
+def _without_noise(texture: Floats, light: Floats, good: Mask, window: int, part: Cell) -> None:
+    """Make texture zero where it is weak, and looks like noise, in a part of the picture."""
+    room = window + NOISE_REACH
+    wide = tuple(
+        slice(max(0, (one.start or 0) - room), None if one.stop is None else one.stop + room)
+        for one in part
+    )
+    inner = tuple(
+        slice(one.start - around.start, one.stop - around.start) if one.stop else one
+        for one, around in zip(part, wide, strict=True)
+    )
+    coarse = _texture(light[wide], good[wide], 3.0, window)[inner]
+    fine = texture[part]
+    fine[(fine > WHITE * coarse) & (fine < STRONG)] = 0
+
+
+def _most(texture: Floats) -> float:
+    """The largest value, 0 of none."""
+    return float(texture.max(initial=0.0))
 
 
 def _texture(light: Floats, good: Mask, blur: float, window: int) -> Floats:
@@ -178,10 +216,10 @@ def _texture(light: Floats, good: Mask, blur: float, window: int) -> Floats:
     import cv2
 
     height, width = light.shape
-    out = np.empty_like(light)
+    out = np.empty((height, width), np.float32)
     kernels.texture(
         np.asarray(cv2.GaussianBlur(light, (0, 0), blur), np.float32),
-        good.view(np.uint8),
+        np.ascontiguousarray(good).view(np.uint8),
         window,
         np.empty(3 * width),
         np.empty(3 * (width + window + 1)),
@@ -192,25 +230,18 @@ def _texture(light: Floats, good: Mask, blur: float, window: int) -> Floats:
     return out
 
 
-def _peaks(
-    strength: NDArray[np.floating], edge: int, cells: tuple[int, int], side: int
-) -> NDArray[np.int64]:
+def _peaks(strength: Floats, cells: Sequence[Cell], side: int) -> NDArray[np.int64]:
     """The (x, y) of the largest value of each cell, where it is not flat; no two too close."""
-    left = strength.copy()
-    ys, xs = (
-        np.linspace(edge, n - edge, parts + 1).astype(int)
-        for n, parts in zip(left.shape, cells, strict=True)
-    )
-    found = []
-    for (top, bottom), (start, stop) in product(pairwise(ys), pairwise(xs)):
-        cell = left[top:bottom, start:stop]
+    left, found = strength.copy(), []
+    for rows, cols in cells:
+        cell = left[rows, cols]
         if not cell.size or cell.max() <= FLAT:
             continue
         y, x = divmod(int(cell.argmax()), cell.shape[1])
-        found.append((start + x, top + y))
+        found.append((cols.start + x, rows.start + y))
         apart = 2 * side // 3
-        around = [slice(max(0, at - apart), at + apart) for at in (top + y, start + x)]
-        left[around[0], around[1]] = 0
+        around = [slice(max(0, at - apart), at + apart) for at in found[-1]]
+        left[around[1], around[0]] = 0
     return np.array(found, np.int64).reshape(-1, 2)
 
 

@@ -60,8 +60,9 @@ def costs(frames: Sequence[Frame], samples: Samples) -> Doubles:
 
 
 def _lost(frame: Frame, codes: NDArray[np.float32]) -> float:
-    clipped = (codes.max(axis=1) >= CLIPPED).mean()
-    light = light_ev(frame.response, codes.mean(axis=1).astype(np.float64))
+    red, green, blue = codes.T
+    clipped = (np.maximum(np.maximum(red, green), blue) >= CLIPPED).mean()
+    light = light_ev(frame.response, ((red + green + blue) / np.float32(3)).astype(np.float64))
     return float(clipped + DARK_COST * (light < DARK_EV).mean())
 
 

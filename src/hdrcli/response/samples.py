@@ -6,12 +6,16 @@ brought together by a translation found on reduced rank images, which do not cha
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hdrcli.frames import Codes, Frame
+from hdrcli.strips import default_threads
 
 Floats = NDArray[np.float32]
 
@@ -56,13 +60,11 @@ class Samples:
 
 def take(frames: Sequence[Frame], points: int = POINTS) -> Samples:
     """Sample all frames at the same scene points. Frames share one size."""
-    rows, cols = _grid(frames[0].size, points)
+    grid = _grid(frames[0].size, points)
     shifts = find_shifts(frames)
     whites = _whites(frames)
-    blocks = [
-        _blocks(frame, rows, cols, shift, white)
-        for frame, shift, white in zip(frames, shifts, whites, strict=True)
-    ]
+    with ThreadPoolExecutor(default_threads()) as pool:
+        blocks = list(pool.map(partial(_blocks, grid), frames, shifts, whites))
     codes = np.stack([b[0] for b in blocks])
     return Samples(
         codes,
@@ -90,13 +92,13 @@ def _grid(size: tuple[int, int], points: int) -> tuple[NDArray[np.intp], NDArray
 
 
 def _blocks(
+    grid: tuple[NDArray[np.intp], NDArray[np.intp]],
     frame: Frame,
-    rows: NDArray[np.intp],
-    cols: NDArray[np.intp],
     shift: NDArray[np.float64],
     white: float,
 ) -> tuple[Floats, Floats, NDArray[np.bool_], NDArray[np.bool_]]:
     """Mean, spread, usability and blackness of the blocks of one frame, each (P, 3)."""
+    rows, cols = grid
     x, y = _positions(frame, cols + np.float64(BLOCK / 2), rows + np.float64(BLOCK / 2))
     top = np.rint(y + shift[1] - BLOCK / 2).astype(np.intp)
     left = np.rint(x + shift[0] - BLOCK / 2).astype(np.intp)
@@ -115,10 +117,15 @@ def _blocks(
 
 def _gather(codes: Codes, top: NDArray[np.intp], left: NDArray[np.intp]) -> Codes:
     """The pixels of the blocks, (BLOCK², P, 3): pixels first, so that reductions are fast."""
-    sides = [min(BLOCK, side) for side in codes.shape[:2]]
-    return np.stack(
-        [codes[top + row, left + col] for row in range(sides[0]) for col in range(sides[1])]
-    )
+    sides, (high, wide) = [min(BLOCK, side) for side in codes.shape[:2]], codes.shape[:2]
+    pixels, first = codes.reshape(high * wide, 3), top * wide + left
+    out = np.empty((sides[0] * sides[1], len(top), 3), codes.dtype)
+    for row in range(sides[0]):
+        for col in range(sides[1]):
+            pixels.take(
+                first + (row * wide + col), axis=0, out=out[row * sides[1] + col], mode="clip"
+            )
+    return out
 
 
 def _positions(
@@ -148,9 +155,10 @@ def find_shifts(frames: Sequence[Frame]) -> NDArray[np.float64]:
     if any(frame.warp is not None for frame in frames) or min(frames[0].size) < 32:
         return shifts
     step = max(max(frames[0].size) // REDUCED, 1)
-    reduced = [_ranks(frame, step) for frame in frames]
-    for i in range(1, len(frames)):
-        shifts[i] = shifts[i - 1] + step * _shift(reduced[i - 1], reduced[i])
+    with ThreadPoolExecutor(default_threads()) as pool:
+        reduced = list(pool.map(partial(_ranks, step=step), frames))
+        steps = list(pool.map(lambda pair: _shift(*pair), pairwise(reduced)))
+    shifts[1:] = step * np.cumsum(steps, axis=0)
     return shifts
 
 
