@@ -507,3 +507,12 @@ def test_blocks_are_found_where_they_went(dx, dy):
     )
     assert (found[:, 3:] > 0.9).all()
     assert found[:, :2] == pytest.approx(np.tile([-dx, -dy], (3, 1)), abs=0.1)
+
+
+def test_a_frame_that_moved_is_seen_on_the_blocks_of_one_that_did_not(radiance):
+    moved = MOVES["a pixel"]
+    shots = [(0, None), (-1, None), (-2, moved), (-3, None)]
+    frames = [shoot(radiance, ev, m, seed=i) for i, (ev, m) in enumerate(shots)]
+    aligned, report = align_bracket(Bracket.of(frames, frames[0]))
+    assert [found.method for found in report.frames] == ["still", "blocks", "still", "reference"]
+    assert error(aligned.frames[1], moved) < 0.25

@@ -3,7 +3,8 @@
 For each frame, outwards from the reference in exposure:
 
 1. Does it lie on the reference as it is? Small blocks are tracked at full size (blocks.py);
-   a bracket from a tripod ends here, and is never resampled.
+   a bracket from a tripod ends here, and is never resampled. Where another frame lay still on
+   its blocks, and this one certainly does on the same, they are not chosen anew.
 2. Otherwise a first transformation comes from features on reduced pictures of one exposure
    (features.py), or from median threshold bitmaps.
 3. The same blocks refine it, reduced first and then at full size; the simplest model that
@@ -23,6 +24,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hdrcli.align.models import Matrix
 from hdrcli.align.overlap import crop_to_overlap, warp_frame
@@ -112,10 +114,12 @@ def belonging(bracket: Bracket, report: AlignReport) -> Bracket:
 
 @dataclass(frozen=True, eq=False)
 class _Placed:
-    """A frame's warp from the reference, and what is said of it."""
+    """A frame's warp from the reference, what is said of it, and what it was compared with."""
 
     warp: Matrix | None
     found: FrameAlignment
+    anchor: int = -1
+    blocks: NDArray[np.int64] | None = None  # of the anchor, on which the frame lies still
 
 
 def _walk(
@@ -146,15 +150,18 @@ def _through(
     method: Method,
 ) -> _Placed:
     """Align frame i to frame j, whose own place is known, and combine the two."""
-    matrix, found = Pair(pictures[j], pictures[i], method).align()
+    elsewhere = (placed.blocks for placed in reversed(done.values()) if placed.anchor == j)
+    pair = Pair(pictures[j], pictures[i], method, next(elsewhere, None))
+    matrix, found = pair.align()
+    still = pair.blocks.at if found.method == "still" else None
     if j == bracket.reference:
-        return _Placed(matrix, found)
+        return _Placed(matrix, found, j, still)
     found = replace(found, via=pictures[j].frame.name)
     before = done[j].warp
     if found.method == "failed" or (matrix is None and before is None):
-        return _Placed(None, found)
+        return _Placed(None, found, j, still)
     eye = np.eye(3)
     both = (eye if matrix is None else matrix) @ (eye if before is None else before)
     both = both / both[2, 2]
     model = found.model if matrix is not None else done[j].found.model
-    return _Placed(both, replace(found, model=model).placed(both, bracket.size))
+    return _Placed(both, replace(found, model=model).placed(both, bracket.size), j, still)

@@ -161,7 +161,7 @@ def choose(reference: View, picked: Codes, factor: int) -> Blocks:
     import cv2
 
     size = reference.size
-    side = int(np.clip(min(size) / 8, 40, 104)) // 8 * 8
+    side = side_of(size)
     light, good = reference.tone(picked)
     window = max(side // factor, 3)
     texture = _texture(light, good, 1.0, window)
@@ -179,6 +179,11 @@ def choose(reference: View, picked: Codes, factor: int) -> Blocks:
     centres = found * factor + factor // 2
     at = np.clip(centres - side // 2, REACH, np.array([size[1], size[0]]) - side - REACH)
     return Blocks(at.astype(np.int64), side, reference)
+
+
+def side_of(size: tuple[int, int]) -> int:
+    """The side of the blocks of a picture of height, width."""
+    return int(np.clip(min(size) / 8, 40, 104)) // 8 * 8
 
 
 def _cells(shape: tuple[int, ...], edge: int, counts: tuple[int, int]) -> list[Cell]:

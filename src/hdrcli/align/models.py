@@ -13,6 +13,7 @@ Points = NDArray[np.float64]  # (n, 2): x, y
 Matrix = NDArray[np.float64]
 
 SIGMA = 0.08  # pixels: no local shift is measured better than this
+SETTLED = 1e-6  # pixels: errors that change by less are final
 MAX_SCALE = 1.15  # between two hand-held frames of one lens, and zoom breathing
 MAX_SHEAR = 1.06  # ratio of the singular values at the centre
 MAX_PERSPECTIVE = 0.12  # change of scale between the centre and a corner
@@ -238,7 +239,9 @@ def fit(
             weights = trust / (1 + (errors / scale) ** 2) ** 2
             unit = model.fit(unit_a, unit_b, weights)
             matrix = np.linalg.inv(to_unit) @ unit @ to_unit
-            errors = _errors(matrix, a, b)
+            before, errors = errors, _errors(matrix, a, b)
+            if np.abs(errors - before).max() < SETTLED:
+                break
         fits.append(Fit(name, matrix / matrix[2, 2], errors))
     sigma = max(float(np.median(fits[-1].errors)), SIGMA)
     return min(fits, key=lambda found: _information(found, sigma, trust))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hdrcli.align.blocks import REACH, Blocks, Shifts, View, choose, measure
+from hdrcli.align.blocks import REACH, Blocks, Shifts, View, choose, measure, side_of
 from hdrcli.align.features import from_bitmaps, from_features, normalised
 from hdrcli.align.models import (
     MODELS,
@@ -27,6 +27,7 @@ Method = Literal["auto", "none", "mtb", "homography"]
 STILL = 0.3  # pixels: a frame displaced less than this is not resampled
 WORTH = 0.15  # pixels: nor is it for less than this
 ENOUGH = 8  # blocks
+MANY = 24  # blocks: nearly half of those that there may be
 AGREEING = 0.4  # of the blocks found must agree with the transformation
 SEEN = 0.12  # of the blocks that both frames see must
 WIDE = 0.5  # of the picture: agreement this wide is the scene's, no need to look further
@@ -123,8 +124,16 @@ def _score(shifts: Shifts) -> float:
 class Pair:
     """A frame and the one it is to lie on."""
 
-    def __init__(self, reference: Picture, picture: Picture, method: Method) -> None:
+    def __init__(
+        self,
+        reference: Picture,
+        picture: Picture,
+        method: Method,
+        elsewhere: NDArray[np.int64] | None = None,
+    ) -> None:
+        """``elsewhere`` are corners of blocks on which another frame lay still."""
         self.pictures, self.method = (reference, picture), method
+        self.elsewhere = elsewhere
         self.size = picture.frame.size
         self.lift = reference.lift
         self.down: Matrix = np.asarray(np.linalg.inv(reference.lift), np.float64)
@@ -168,6 +177,8 @@ class Pair:
 
     def align(self) -> tuple[Matrix | None, FrameAlignment]:
         """The warp (None: leave the frame as it lies) and what is said of it."""
+        if self._is_surely_still():
+            return None, self._stays()
         if len(self.blocks.at) < ENOUGH:
             return None, self._failed("too little detail that both exposures show")
         if self._is_still():
@@ -188,13 +199,27 @@ class Pair:
             return None, replace(strange, same_scene=False)
         return None, self._failed(trouble)
 
+    def _is_surely_still(self) -> bool:
+        """Whether it lies still by half of what would do, on many blocks chosen for another."""
+        if self.elsewhere is None:
+            return False
+        blocks = Blocks(self.elsewhere, side_of(self.size), self.views[0])
+        still = measure(blocks, self.views[1], np.eye(3))
+        if still.found.sum() < MANY or not self._lies_still(still, STILL / 2):
+            return False
+        self.blocks, self.still = blocks, still
+        return True
+
     def _is_still(self) -> bool:
         """Whether most blocks lie where they should, within STILL."""
-        if not self._mostly_found(self.still):
+        return self._lies_still(self.still, STILL)
+
+    def _lies_still(self, still: Shifts, most: float) -> bool:
+        if not self._mostly_found(still):
             return False
-        found = self._fitted(np.eye(3), self.still, ["translation", "similarity"], self.size)
-        limit = STILL * self.softness
-        near = float(np.median(self.still.lengths)) < 2 * limit
+        found = self._fitted(np.eye(3), still, ["translation", "similarity"], self.size)
+        limit = most * self.softness
+        near = float(np.median(still.lengths)) < 2 * limit
         return near and displacement(found[0], self.size) < limit
 
     def _mostly_found(self, shifts: Shifts) -> bool:
