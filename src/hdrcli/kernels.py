@@ -730,12 +730,15 @@ def quieten(
 ) -> None:
     """nets/denoise.py, ``forward`` from the means on, over ``light`` itself.
 
-    What reaches ``ceiling`` stays so. ``limits``: REACH, LEAST_SEEN, WELL_SEEN, KNEE.
+    What reaches ``ceiling`` stays so. ``limits``: REACH, LEAST_SEEN, WELL_SEEN, KNEE, BESIDE.
     """
     reach, heard, fully, knee = limits[0], limits[1], limits[2], limits[3]
     for i in range(count):
-        limit = reach * noise[i]
-        residual = max(min(wanted[i] - around[i], limit), -limit)
-        residual *= between((noise[i] - heard) / (fully - heard), ONE)
-        found = max(light[i] + (knee + light[i]) * (exp2(residual * LOG2_E) - ONE), ZERO)
-        light[i] = max(found, ceiling) if light[i] >= ceiling else found
+        most = max(light[3 * i], light[3 * i + 1], light[3 * i + 2]) * limits[4]
+        for j in range(3 * i, 3 * i + 3):
+            limit = reach * noise[j]
+            residual = max(min(wanted[j] - around[j], limit), -limit)
+            noticed = noise[j] * (knee + light[j]) / (knee + max(light[j], most))
+            residual *= between((noticed - heard) / (fully - heard), ONE)
+            found = max(light[j] + (knee + light[j]) * (exp2(residual * LOG2_E) - ONE), ZERO)
+            light[j] = max(found, ceiling) if light[j] >= ceiling else found

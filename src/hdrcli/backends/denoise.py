@@ -155,8 +155,8 @@ def here(
     spoken, wanted = said.contiguous().numpy(), logarithm  # its memory is free again
     reach = limits(of.REACH, *of.BARELY)
     kernels.want_less(spoken, noise, clipped, reach, wanted, height, width)
-    heard = limits(of.REACH, of.LEAST_SEEN, of.WELL_SEEN, of.KNEE)
-    kernels.quieten(light, wanted, around(wanted, of.KEPT), noise, heard, ceiling, light.size)
+    heard = limits(of.REACH, of.LEAST_SEEN, of.WELL_SEEN, of.KNEE, of.BESIDE)
+    kernels.quieten(light, wanted, around(wanted, of.KEPT), noise, heard, ceiling, count)
     return light
 
 

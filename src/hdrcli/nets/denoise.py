@@ -9,9 +9,11 @@ is hardly noise, and light must not get lost:
 
     v = log(1 + X / KNEE)                        v's deviation: s = deviation / (KNEE + X)
     r = s REACH tanh(UNet((v - mean of v around) / s, v, s, clipped)) known(s, clipped)
-    v <- v + hearing(s) (r - mean of r around)
+    v <- v + hearing(s, X) (r - mean of r around)
 
-Light that is known to LEAST_SEEN of itself is not touched at all.
+Light that is known to LEAST_SEEN of itself is not touched at all. Nor is a channel that is dark
+beside the others of its pixel, unless its noise would be seen in their company: the green of a
+red lamp.
 """
 
 import torch
@@ -27,6 +29,7 @@ MOST = 0.5  # the largest deviation of v that is reckoned with: of a bound nothi
 REACH = 2.0  # deviations
 LEAST_SEEN, WELL_SEEN = 0.02, 0.04  # deviations of v between which noise begins to be seen
 BARELY = 0.2, 0.3  # the same of light where the reference clips: beyond, it is only bounded
+BESIDE = 0.25  # of a pixel's brightest channel, in the company of which the others are seen
 STEEP = 8.0  # deviations from the mean around beyond which it is not noise, whatever it is
 NEAR = 4  # px, of the mean that a pixel is compared with
 KEPT = 8  # px, of the means that stay
@@ -49,7 +52,7 @@ class Denoiser(nn.Module):
         ``clipped`` (B, 1, H, W): 1 where the reference clips.
         """
         noise = noise_of(radiance, deviation)
-        return moved(radiance, hearing(noise) * self.residual(radiance, noise, clipped))
+        return moved(radiance, hearing(noise, radiance) * self.residual(radiance, noise, clipped))
 
     def everywhere(self, radiance: Tensor, deviation: Tensor, clipped: Tensor) -> Tensor:
         """The same without regard to what can be seen: what the training sees."""
@@ -76,9 +79,11 @@ def noise_of(radiance: Tensor, deviation: Tensor) -> Tensor:
     return (each / (KNEE + radiance)).clamp_max(MOST)
 
 
-def hearing(noise: Tensor) -> Tensor:
-    """How far a correction is heard, 0 to 1."""
-    return ((noise - LEAST_SEEN) / (WELL_SEEN - LEAST_SEEN)).clamp(0, 1)
+def hearing(noise: Tensor, radiance: Tensor) -> Tensor:
+    """How far a correction is heard, 0 to 1: as the noise is seen in its pixel."""
+    company = radiance.maximum(BESIDE * radiance.amax(1, keepdim=True))
+    noticed = noise * (KNEE + radiance) / (KNEE + company)
+    return ((noticed - LEAST_SEEN) / (WELL_SEEN - LEAST_SEEN)).clamp(0, 1)
 
 
 def known(noise: Tensor, clipped: Tensor) -> Tensor:
