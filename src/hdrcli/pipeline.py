@@ -45,7 +45,7 @@ class MergeOptions:
     backend: str = "auto"
     response: str = "auto"
     weight: str = "noise"
-    denoise: bool = False  # after flowmerge: noise that would be seen
+    denoise: bool = True  # after flowmerge: noise that would be seen
     crop: bool = False
     anchor: str = "reference"
     tmo: str = tonemap.DEFAULT

@@ -63,9 +63,9 @@ def _prototype(
         typer.Option(
             "--denoise/--no-denoise",
             rich_help_panel=MERGE,
-            help="flowmerge: take out noise over 2 % of the light; fine texture gets softer.",
+            help="flowmerge: take out noise of more than 2 % of the light.",
         ),
-    ] = False,
+    ] = True,
     anchor: Annotated[
         Literal["reference", "absolute"],
         typer.Option(
