@@ -325,8 +325,8 @@ class Sight:
         seen = strips.glimpsed(self.frame, self.size, ends, parts)
         if seen is None:
             return None
-        valid, floor = np.ones(seen.clipped.shape, np.bool_), floor_of(self.frame)
-        return View(seen.light, seen.clipped, seen.dark, valid, self.ratio, floor)
+        valid = np.ones(seen.clipped.shape, np.bool_)
+        return View(seen.light, seen.clipped, seen.dark, valid, self.ratio, self.floor)
 
     def part(self, box: Box) -> View:
         """A part of ``full``, which is not made for it where that can be helped."""
@@ -334,9 +334,18 @@ class Sight:
         if side is None:
             return self.full.part(box)
         rows = slice(box[0].start, min(box[0].stop, self.size[0]))
-        codes = self.frame.codes[rows.start * side : rows.stop * side]
-        size = rows.stop - rows.start, self.size[1]
-        return look(replace(self.frame, codes=codes), self.ratio, size).part((EVERY, box[1]))
+        shape, top = (rows.stop - rows.start, self.size[1]), self.frame.levels - 1
+        light = np.empty((*shape, 3), np.float32)
+        clipped, dark = (np.empty(shape, np.float32) for _ in range(2))
+        strips.glanced(self.frame, side, rows, (CLIP * top, DARK * top), (light, clipped, dark))
+        valid = np.ones(shape, np.bool_)
+        marks = clipped > PART_CLIPPED, dark > PART_DARK, valid
+        return View(light, *marks, self.ratio, self.floor).part((EVERY, box[1]))
+
+    @once
+    def floor(self) -> float:
+        """The light that dark pixels do not exceed, the frame's own white at 1.0."""
+        return floor_of(self.frame)
 
     def _side(self) -> int | None:
         """Of the blocks of pixels that the reduced picture is made of; None if it is not."""
@@ -806,7 +815,7 @@ def photometric_curve(guide: Guide, view: View) -> Curve | None:
     order = np.argsort(steps[:some], kind="stable")
     (middle, gap), ends = room[:, order], np.concatenate([[0], np.cumsum(counts)])
     here = [slice(ends[k - LOWEST_STOP], ends[k - LOWEST_STOP + 1]) for k in seen]
-    at = np.array([np.median(middle[one]) for one in here])
+    at = np.array([median(middle[one]) for one in here])
     error = np.array([agreed(gap[one]) for one in here])
     error = np.clip(np.convolve(np.pad(error, 1, "edge"), (0.25, 0.5, 0.25), "valid"), -1, 1)
     beyond = np.clip(np.abs(error) - TOLERATED_EV, 0, MISMATCH_EV)
@@ -816,9 +825,15 @@ def photometric_curve(guide: Guide, view: View) -> Curve | None:
 
 def agreed(gaps: NDArray[np.floating]) -> float:
     """The median, shrunk towards zero as far as the gaps do not agree on it."""
-    median = float(np.median(gaps))
-    spread = 1.5 * float(np.median(np.abs(gaps - median)))
-    return median / (1 + (spread / SPREAD_EV) ** 2)
+    middle = median(gaps)
+    spread = 1.5 * median(np.abs(gaps - middle))
+    return middle / (1 + (spread / SPREAD_EV) ** 2)
+
+
+def median(values: NDArray[np.floating]) -> float:
+    """As numpy's, which takes longer to look for what is no number than to sort some thousands."""
+    ordered = np.sort(values)
+    return float(ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
 def bounds(guide: Guide, view: View) -> NDArray[np.uint8]:

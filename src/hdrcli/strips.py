@@ -132,20 +132,7 @@ def reduced(frame: Frame, size: tuple[int, int], clip: float, dark: float) -> Re
     columns = slice(0, width * across)
 
     def glance(rows: slice) -> None:
-        kernels.glance(
-            np.ascontiguousarray(frame.codes[rows.start * down : rows.stop * down]),
-            np.ascontiguousarray(frame.table.T),
-            *whole(*ends),
-            down,
-            np.empty(3 * frame.size[1], np.uint8),
-            np.empty(frame.size[1], np.uint8),
-            light[rows],
-            marks[0, rows],
-            marks[1, rows],
-            rows.stop - rows.start,
-            width,
-            frame.size[1],
-        )
+        glanced(frame, down, rows, ends, (light[rows], *marks[:, rows]))
 
     def work(rows: slice) -> None:
         full = slice(rows.start * down, rows.stop * down)
@@ -166,6 +153,31 @@ def reduced(frame: Frame, size: tuple[int, int], clip: float, dark: float) -> Re
         light = np.asarray(cv2.resize(light, to, interpolation=cv2.INTER_AREA))
         marks = np.stack([cv2.resize(mark, to, interpolation=cv2.INTER_AREA) for mark in marks])
     return Reduced(light, marks[0], marks[1])
+
+
+def glanced(
+    frame: Frame,
+    side: int,
+    rows: slice,
+    ends: tuple[float, float],
+    out: tuple[Floats, Floats, Floats],
+) -> None:
+    """Some rows of what ``reduced`` makes of blocks of ``side`` pixels, in a glance.
+
+    ``ends`` are codes; ``out`` are its light, and the parts of each pixel that clip or are dark.
+    """
+    kernels.glance(
+        np.ascontiguousarray(frame.codes[rows.start * side : rows.stop * side]),
+        np.ascontiguousarray(frame.table.T),
+        *whole(*ends),
+        side,
+        np.empty(3 * frame.size[1], np.uint8),
+        np.empty(frame.size[1], np.uint8),
+        *out,
+        rows.stop - rows.start,
+        frame.size[1] // side,
+        frame.size[1],
+    )
 
 
 def whole(clip: float, dark: float) -> tuple[int, int]:
