@@ -1,10 +1,11 @@
 """The whole program on one page: files, bracket, aligned bracket, motion, radiance, files."""
 
+import importlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -146,7 +147,8 @@ def merge_files(
     clock = Clock(progress or silent)
     targets = plan_outputs(paths, outputs, chosen)
     check_options(chosen)
-    with clock.stage("read"):
+    with clock.stage("read"), ThreadPoolExecutor(1, thread_name_prefix="import") as pool:
+        pool.submit(import_ahead)
         resolved = read_bracket(
             paths,
             evs=chosen.evs,
@@ -164,6 +166,13 @@ def merge_files(
     return Outcome(
         written, merged.backend, merged.why, facts_of(merged), warnings_of(merged), clock.seconds
     )
+
+
+def import_ahead() -> None:
+    """Import what a merge will need, while the photographs are decoded and cores are idle."""
+    for name in ("cv2", "llvmlite.binding", "numpy.ma", "OpenEXR"):
+        with suppress(ImportError):  # whoever needs it says so
+            importlib.import_module(name)
 
 
 def merge(

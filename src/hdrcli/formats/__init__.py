@@ -10,7 +10,7 @@ from hdrcli.formats.outputs import (
     write,
     write_display_codes,
 )
-from hdrcli.formats.registry import read, read_all, sniff
+from hdrcli.formats.registry import read, read_all, read_with, sniff
 
 __all__ = [
     "OUTPUTS",
@@ -21,6 +21,7 @@ __all__ = [
     "quantised",
     "read",
     "read_all",
+    "read_with",
     "sniff",
     "write",
     "write_display_codes",

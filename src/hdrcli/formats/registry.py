@@ -3,9 +3,10 @@
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ from hdrcli.formats.upright import upright
 from hdrcli.frames import LINEAR, SRGB, Codes, Frame, Metadata
 
 log = logging.getLogger("hdrcli")
+
+Seen = TypeVar("Seen")
 
 
 def _of_bytes(decode: Callable[[bytes], Decoded]) -> Callable[[Path], Decoded]:
@@ -78,17 +81,30 @@ def _as(kind: str) -> str:
 
 def read_all(paths: Iterable[Path], threads: int | None = None) -> list[Frame]:
     """Read photographs side by side, in the order given. The first error in that order wins."""
+    return [frame for frame, _ in read_with(paths, lambda _: None, threads)]
+
+
+def read_with(
+    paths: Iterable[Path], look: Callable[[Frame], Seen], threads: int | None = None
+) -> list[tuple[Frame, Seen]]:
+    """The same, with what ``look`` says of each: by threads that have nothing left to read."""
     listed = list(paths)
     workers = max(1, min(threads or os.cpu_count() or 1, len(listed)))
     with ThreadPoolExecutor(workers, thread_name_prefix="read") as pool:
         pending = [pool.submit(read, path) for path in listed]
+        looked = [pool.submit(_once_read, look, one) for one in pending]
         try:
             frames = [future.result() for future in pending]
+            seen = [future.result() for future in looked]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     _warn_of_mixed_colours(frames)
-    return frames
+    return list(zip(frames, seen, strict=True))
+
+
+def _once_read(look: Callable[[Frame], Seen], pending: Future[Frame]) -> Seen:
+    return look(pending.result())
 
 
 def _warn_of_mixed_colours(frames: list[Frame]) -> None:

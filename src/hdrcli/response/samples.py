@@ -58,10 +58,15 @@ class Samples:
         )
 
 
-def take(frames: Sequence[Frame], points: int = POINTS) -> Samples:
-    """Sample all frames at the same scene points. Frames share one size."""
+def take(
+    frames: Sequence[Frame], points: int = POINTS, known: Sequence[Floats | None] | None = None
+) -> Samples:
+    """Sample all frames at the same scene points. Frames share one size.
+
+    ``known`` is what ``ranks`` says of each of them, where it has been asked.
+    """
     grid = _grid(frames[0].size, points)
-    shifts = find_shifts(frames)
+    shifts = find_shifts(frames, known)
     whites = _whites(frames)
     with ThreadPoolExecutor(default_threads()) as pool:
         blocks = list(pool.map(partial(_blocks, grid), frames, shifts, whites))
@@ -145,25 +150,39 @@ def _visible(frame: Frame, top: NDArray[np.intp], left: NDArray[np.intp]) -> NDA
     return np.asarray(frame.valid[top, left] & frame.valid[top + last, left + last])
 
 
-def find_shifts(frames: Sequence[Frame]) -> NDArray[np.float64]:
+def find_shifts(
+    frames: Sequence[Frame], known: Sequence[Floats | None] | None = None
+) -> NDArray[np.float64]:
     """Translation of each frame against the first, pixels (F, 2): x, y. Zero where warped.
 
     Neighbours are compared by phase correlation of their rank images; a peak that does not
     stand out, or does not bring the two closer, is not believed.
     """
     shifts = np.zeros((len(frames), 2))
-    if any(frame.warp is not None for frame in frames) or min(frames[0].size) < 32:
-        return shifts
-    step = max(max(frames[0].size) // REDUCED, 1)
     with ThreadPoolExecutor(default_threads()) as pool:
-        reduced = list(pool.map(partial(_ranks, step=step), frames))
-        steps = list(pool.map(lambda pair: _shift(*pair), pairwise(reduced)))
-    shifts[1:] = step * np.cumsum(steps, axis=0)
+        reduced = list(pool.map(ranks, frames)) if known is None else list(known)
+        pictures = [one for one in reduced if one is not None]
+        if len(pictures) == len(frames):
+            steps = list(pool.map(lambda pair: _shift(*pair), pairwise(pictures)))
+            shifts[1:] = _step(frames[0]) * np.reshape(np.cumsum(steps, axis=0), (-1, 2))
     return shifts
 
 
+def _step(frame: Frame) -> int:
+    return max(max(frame.size) // REDUCED, 1)
+
+
+def ranks(frame: Frame) -> Floats | None:
+    """Green, reduced, each pixel replaced by its rank in [0, 1]: blind to exposure and curve.
+
+    None of what is too small, or has a warp.
+    """
+    if frame.warp is not None or min(frame.size) < 32:
+        return None
+    return _ranks(frame, _step(frame))
+
+
 def _ranks(frame: Frame, step: int) -> Floats:
-    """Green, reduced, each pixel replaced by its rank in [0, 1]: blind to exposure and curve."""
     import cv2
 
     skip = max(step // 4, 1)
