@@ -188,11 +188,14 @@ def _ranks(frame: Frame, step: int) -> Floats:
     skip = max(step // 4, 1)
     rows = np.ascontiguousarray(frame.codes[::skip, ::skip, 1])
     wide, high = frame.size[1] // step, frame.size[0] // step
-    green = cv2.resize(rows, (wide, high), interpolation=cv2.INTER_AREA).astype(np.float32)
-    known, where = np.unique(green, return_inverse=True)
-    counts = np.bincount(where.ravel(), minlength=len(known))
-    middle = (np.cumsum(counts) - counts / 2) / green.size
-    return np.asarray(middle[where].reshape(green.shape), np.float32)
+    green = np.asarray(cv2.resize(rows, (wide, high), interpolation=cv2.INTER_AREA))
+    if frame.levels:
+        where, counts = green, np.bincount(green.ravel(), minlength=frame.levels)
+    else:
+        known, where = np.unique(green, return_inverse=True)
+        counts = np.bincount(where.ravel(), minlength=len(known))
+    middle = ((np.cumsum(counts) - counts / 2) / green.size).astype(np.float32)
+    return np.asarray(middle[where].reshape(green.shape))
 
 
 def _shift(a: Floats, b: Floats) -> NDArray[np.float64]:
