@@ -516,3 +516,10 @@ def test_a_frame_that_moved_is_seen_on_the_blocks_of_one_that_did_not(radiance):
     aligned, report = align_bracket(Bracket.of(frames, frames[0]))
     assert [found.method for found in report.frames] == ["still", "blocks", "still", "reference"]
     assert error(aligned.frames[1], moved) < 0.25
+
+
+@pytest.mark.parametrize("size", [(20, 30), (45, 200), (51, 52)])
+def test_a_picture_smaller_than_a_block_stays_where_it_is(radiance, size):
+    frames = [shoot(radiance, ev, seed=i, size=size) for i, ev in enumerate((0, -2))]
+    aligned, _ = align_bracket(Bracket.of(frames, frames[0]))
+    assert [frame.warp for frame in aligned.frames] == [None, None]

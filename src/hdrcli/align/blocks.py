@@ -178,7 +178,8 @@ def choose(reference: View, picked: Codes, factor: int) -> Blocks:
     found = _peaks(texture, cells, side // factor)
     centres = found * factor + factor // 2
     at = np.clip(centres - side // 2, REACH, np.array([size[1], size[0]]) - side - REACH)
-    return Blocks(at.astype(np.int64), side, reference)
+    whole = at[(at >= 0).all(axis=1)]  # a picture may be smaller than a block
+    return Blocks(whole.astype(np.int64), side, reference)
 
 
 def side_of(size: tuple[int, int]) -> int:
