@@ -591,16 +591,23 @@ def measured_noise(view: View) -> Noise:
     return Noise(shot, Noise.read * shot / Noise.shot)
 
 
+def finest(plane: Floats) -> Floats:
+    """What is finer than a plane's slopes, (h, w); white noise keeps its deviation (Immerkær)."""
+    import cv2
+
+    mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
+    return np.asarray(cv2.filter2D(plane, -1, mask), np.float32)
+
+
 def shots_of(light: Floats, clipped: NDArray[np.bool_]) -> list[float]:
     """The shot noise, variance over light, that a picture (h, w) seems to have at some lights."""
     import cv2
 
-    mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
     height, width = (side // NOISE_BLOCK for side in light.shape)
     if min(height, width) < 2:
         return []
     tiles = (width, height)
-    spread = cv2.resize(cv2.filter2D(light, -1, mask) ** 2, tiles, interpolation=cv2.INTER_AREA)
+    spread = cv2.resize(finest(light) ** 2, tiles, interpolation=cv2.INTER_AREA)
     level = cv2.resize(light, tiles, interpolation=cv2.INTER_AREA)
     whole = cv2.resize(clipped.astype(np.float32), tiles, interpolation=cv2.INTER_AREA) == 0
     shots = []

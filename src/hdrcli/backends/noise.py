@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hdrcli import strips
 from hdrcli.frames import Bracket, Codes, Frame
-from hdrcli.motion import CLIP, DARK, QUANTUM, Motion, Noise, light_of, sensor_variance
+from hdrcli.motion import CLIP, DARK, QUANTUM, Motion, Noise, finest, light_of, sensor_variance
 from hdrcli.strips import Placement
 
 ENOUGH = 1_000_000  # pixels of a frame that noise is measured on
@@ -107,8 +107,7 @@ def compared(
     """
     import cv2
 
-    mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6  # Immerkær 1996
-    difference = cv2.filter2D(own.light - other.light / np.float32(ratio), -1, mask)
+    difference = finest(own.light - other.light / np.float32(ratio))
     usable = (own.usable & other.usable).view(np.uint8)
     where = cv2.erode(usable, np.ones((3, 3), np.uint8), borderValue=0) > 0
     variance = variance_of(own.light, noises[0]) + variance_of(other.light, noises[1]) / ratio**2

@@ -75,10 +75,7 @@ def told_by(truth: Floats, light: Floats, deviation: Floats) -> np.float32:
     Of green, at half the size and with what is smooth taken out, as photographs tell it: see
     backends/noise.py.
     """
-    import cv2
-
-    mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
-    error = cv2.filter2D(halved(np.asarray(light - truth, np.float32)), -1, mask)
+    error = motion.finest(halved(np.asarray(light - truth, np.float32)))
     expected = halved(deviation) / 2
     usable = (halved(np.minimum(truth, 2)) < 0.9) & (expected < 0.2)
     if np.count_nonzero(usable) < FEWEST:
