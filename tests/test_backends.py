@@ -321,6 +321,23 @@ def test_float_and_integer_frames_merge_together(name):
     assert error(image, scene, np.s_[:]) < MEDIAN
 
 
+def test_a_doubted_float_frame_says_of_highlights_what_its_codes_would(rng):
+    codes = rng.integers(20, 200, (*SIZE, 3)).astype(np.uint8)
+    bright = Frame(np.full_like(codes, 255), response=LINEAR, exposure=8.0, name="bright")
+    coded = Frame(codes, response=LINEAR, exposure=1.0, name="codes")
+    light = Frame(coded.linear(), response=LINEAR, exposure=1.0, name="light", bits=32)
+    belief = rng.uniform(0, 0.9, SIZE).astype(np.float32)
+
+    def mended(darker):
+        found = replace(Motion.none(2), confidence=(belief, None))
+        return (
+            Average(Settings(threads=1)).merge(Bracket.of((darker, bright), bright), found).pixels
+        )
+
+    np.testing.assert_allclose(mended(light), mended(coded), rtol=1e-5)
+    assert (mended(coded) > 1.01).mean() > 0.5, "not all is the bound"
+
+
 # ---- ghosts ----------------------------------------------------------------------------------
 
 

@@ -14,7 +14,6 @@ then the best lower bound there is. The reference's own clipped code is never us
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from hdrcli import kernels, strips
 from hdrcli.backends.registry import WEIGHT_NAMES, Settings
 from hdrcli.frames import Bracket, Codes, Frame, Radiance
 from hdrcli.motion import CLIP, Motion, Noise
+from hdrcli.once import once
 from hdrcli.strips import Placement, Strip
 
 Floats = NDArray[np.float32]
@@ -102,7 +102,7 @@ class Source:
             return False
         return bool((strips.small_rows(self.confidence, self.scale, rows) < 1).any())
 
-    @cached_property
+    @once
     def linear(self) -> Floats:
         """(3, levels), what codes say of the light, never as a logarithm."""
         return np.exp(self.light) if self.logarithmic else self.light
@@ -419,7 +419,8 @@ def told_of_floats(seen: Seen, found: Floats, *, shortest: bool) -> None:
     light, white = finite(seen.codes) / np.float32(seen.source.ratio), seen.source.white
     sure = np.ones(light.shape[:2], np.float32) if seen.belief is None else seen.belief
     found[..., 0] = np.maximum(found[..., 0], sure)
-    least = np.where(light >= white, (sure * white)[..., None], 0)
+    clips = light >= white * kernels.NEARLY_WHITE
+    least = np.where(clips, (sure * white)[..., None], 0)
     found[..., 1:4] = np.maximum(found[..., 1:4], least)
     if shortest:
         found[..., 4:7], found[..., 7] = light, sure

@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 
 from hdrcli import strips
 from hdrcli.frames import Bracket, Codes, Frame
-from hdrcli.motion import CLIP, DARK, QUANTUM, Motion, Noise, finest, light_of, sensor_variance
+from hdrcli.motion import (
+    CLIP,
+    DARK,
+    LEAST_QUANTISED,
+    QUANTUM,
+    Motion,
+    Noise,
+    finest,
+    light_of,
+    sensor_variance,
+)
 from hdrcli.strips import Placement
 
 ENOUGH = 1_000_000  # pixels of a frame that noise is measured on
@@ -117,7 +127,7 @@ def compared(
 
 def variance_of(light: Floats, noise: Noise) -> Floats:
     """Of single pixels of a frame, (h, w), its own white at 1.0."""
-    return sensor_variance(light, (noise.shot, noise.read, QUANTUM), 0.002)
+    return sensor_variance(light, (noise.shot, noise.read, QUANTUM), LEAST_QUANTISED)
 
 
 def halved(plane: Floats) -> Floats:
