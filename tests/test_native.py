@@ -67,6 +67,32 @@ def test_light_that_is_no_number_is_black_or_the_most():
     assert (exposed(light, 0, 0)[:, 0] == np.array([0, 0, 1e30, 0, 0, 1e-45], np.float32)).all()
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("run", [1, 16, 61, 100])
+def test_one_pass_over_half_floats_shows_what_four_do(rng, dtype, run):
+    rows, width = 5, 61
+    bits = rng.uniform(-0.1, 4, (rows, width, 3)).astype(np.float16).view(np.uint16)
+    bits[2, 7] = 0x7C00, 0xFE00, 0xFC00
+    matrix = rng.uniform(0, 1, (4, 3)).astype(np.float32)
+    gains = rng.uniform(-0.5, 0.5, (3, 2, width)).astype(np.float32)
+    upper = np.array([0, 0, 1, 1, 2])
+    part = np.array([0, 0.5, 0, 0.9, 0], np.float32)
+    table = rng.uniform(0, 255, (1, 65536)).astype(dtype)
+    exposure = np.float32(100), matrix, gains, upper, part, np.float32(1e-3)
+    scale, light = np.float32(2e4), np.empty(bits.shape, np.float32)
+    index, expected = np.empty(bits.shape, np.uint16), np.empty(bits.shape, dtype)
+    kernels.floats_of_halves(bits, light, bits.size)
+    kernels.expose(light, *exposure, rows, width)
+    kernels.root_index(light, scale, index, light.size)
+    kernels.looked_up(index, table, expected, index.size)
+    found = np.empty(bits.shape, dtype)
+    rooms = np.empty(3 * run, np.float32), np.empty(3 * run, np.uint16)
+    kernels.show_halves(bits, *exposure, scale, table, *rooms, found, run, rows, width)
+    apart = np.abs(found.astype(float) - expected) > 0
+    assert apart.mean() < 0.01, "the last bit of a float may round an index differently"
+    assert (found[2, 7] == expected[2, 7]).all()
+
+
 @pytest.mark.parametrize("levels", [256, 65536])
 def test_a_sum_of_parts_is_the_whole(rng, levels):
     count = 1003

@@ -131,6 +131,17 @@ def test_strips_of_an_odd_width_equal_the_whole_in_every_bit_of_a_float(name):
         assert np.array_equal(np.concatenate(parts), whole)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_strips_of_half_floats_equal_the_whole(dtype):
+    half = Radiance(room(31, 1301).astype(np.float16))
+    plan, size = analyse(half, threads=1), (31, 1301)
+    whole = tonemap_codes(half, plan, 2, dtype=dtype)
+    for step in (1, 5):
+        cuts = [slice(y, min(y + step, 31)) for y in range(0, 31, step)]
+        parts = [apply(plan, half.pixels[cut], cut, size, dtype=dtype) for cut in cuts]
+        assert np.array_equal(np.concatenate(parts), whole)
+
+
 @pytest.mark.parametrize("width", [1, 2, 63, 65, 301])
 def test_odd_widths_show_each_pixel_alike(width):
     pixels = np.full((5, width, 3), [0.3, 0.2, 0.1], np.float32)

@@ -230,18 +230,24 @@ def divide_to_half(
     few[0] = found
 
 
+@inlined
+def float_of_half(bits: np.uint16) -> np.float32:
+    """A half float as a float."""
+    short = np.uint32(bits)
+    size = np.uint32(short & np.uint32(0x7FFF))
+    shifted = np.uint32(size << np.uint32(13))
+    normal = np.uint32(shifted + np.uint32(112 << 23)).view(np.float32)
+    found = np.float32(np.int32(size)) * DENORMAL if size < np.uint32(0x400) else normal
+    endless = np.uint32(shifted + np.uint32(224 << 23)).view(np.float32)
+    found = found if size < np.uint32(0x7C00) else endless
+    return np.float32(found if short < np.uint32(0x8000) else -found)
+
+
 @kernel
 def floats_of_halves(bits: Halves, out: Floats, count: int) -> None:
     """Half floats as floats."""
     for i in range(count):
-        short = np.uint32(bits[i])
-        size = np.uint32(short & np.uint32(0x7FFF))
-        shifted = np.uint32(size << np.uint32(13))
-        normal = np.uint32(shifted + np.uint32(112 << 23)).view(np.float32)
-        found = np.float32(np.int32(size)) * DENORMAL if size < np.uint32(0x400) else normal
-        endless = np.uint32(shifted + np.uint32(224 << 23)).view(np.float32)
-        found = found if size < np.uint32(0x7C00) else endless
-        out[i] = found if short < np.uint32(0x8000) else -found
+        out[i] = float_of_half(bits[i])
 
 
 @inlined
@@ -287,6 +293,45 @@ def between(x: np.float32, most: np.float32) -> np.float32:
     return positive if positive < most else most
 
 
+@inlined
+def expose_run(
+    light: Floats,
+    first: int,
+    most: np.float32,
+    matrix: Floats,
+    gains: Floats,
+    above: int,
+    below: int,
+    offsets: int,
+    t: np.float32,
+    floor: np.float32,
+    count: int,
+) -> None:
+    """``expose`` of ``count`` pixels of a row, the first at ``first``.
+
+    Their slopes begin at ``above`` and ``below``, and their offsets so many numbers further.
+    """
+    rr, rg, rb = matrix[0], matrix[1], matrix[2]
+    gr, gg, gb = matrix[3], matrix[4], matrix[5]
+    br, bg, bb = matrix[6], matrix[7], matrix[8]
+    lr, lg, lb = matrix[9], matrix[10], matrix[11]
+    for x in range(count):
+        i = first + 3 * x
+        r, g = between(light[i], most), between(light[i + 1], most)
+        b = between(light[i + 2], most)
+        luminance = lr * r + lg * g + lb * b
+        luminance = luminance if luminance > floor else floor
+        slope, offset = gains[above + x], gains[above + offsets + x]
+        slope += t * (gains[below + x] - slope)
+        offset += t * (gains[below + offsets + x] - offset)
+        gain = exp2(slope * log2(luminance) + offset)
+        red, green = rr * r + rg * g + rb * b, gr * r + gg * g + gb * b
+        blue = br * r + bg * g + bb * b
+        light[i] = (red if red > ZERO else ZERO) * gain
+        light[i + 1] = (green if green > ZERO else ZERO) * gain
+        light[i + 2] = (blue if blue > ZERO else ZERO) * gain
+
+
 @kernel
 def expose(
     light: Floats,
@@ -305,36 +350,24 @@ def expose(
     colours and the luminance L that the gain, 2 ** (slope log2 L + offset), depends on. ``gains``
     is (h, 2, width), slopes and offsets; row y lies ``part[y]`` below its row ``upper[y]``.
     """
-    rr, rg, rb = matrix[0], matrix[1], matrix[2]
-    gr, gg, gb = matrix[3], matrix[4], matrix[5]
-    br, bg, bb = matrix[6], matrix[7], matrix[8]
-    lr, lg, lb = matrix[9], matrix[10], matrix[11]
     for y in range(rows):
         t, first, above = part[y], 3 * y * width, 2 * upper[y] * width
         below = above + 2 * width if t > ZERO else above
-        for x in range(width):
-            i = first + 3 * x
-            r, g = between(light[i], most), between(light[i + 1], most)
-            b = between(light[i + 2], most)
-            luminance = lr * r + lg * g + lb * b
-            luminance = luminance if luminance > floor else floor
-            slope, offset = gains[above + x], gains[above + width + x]
-            slope += t * (gains[below + x] - slope)
-            offset += t * (gains[below + width + x] - offset)
-            gain = exp2(slope * log2(luminance) + offset)
-            red, green = rr * r + rg * g + rb * b, gr * r + gg * g + gb * b
-            blue = br * r + bg * g + bb * b
-            light[i] = (red if red > ZERO else ZERO) * gain
-            light[i + 1] = (green if green > ZERO else ZERO) * gain
-            light[i + 2] = (blue if blue > ZERO else ZERO) * gain
+        expose_run(light, first, most, matrix, gains, above, below, width, t, floor, width)
+
+
+@inlined
+def place_of(light: np.float32, scale: np.float32) -> np.uint16:
+    """The place in a table, scale times the root of light, that is nearest."""
+    place = np.sqrt(light) * scale + HALF
+    return np.uint16(np.int32(place if place < LAST else LAST))
 
 
 @kernel
 def root_index(light: Floats, scale: np.float32, out: Indices, count: int) -> None:
     """The place in a table, scale times the root of light, that is nearest to each number."""
     for i in range(count):
-        place = np.sqrt(light[i]) * scale + HALF
-        out[i] = np.uint16(np.int32(place if place < LAST else LAST))
+        out[i] = place_of(light[i], scale)
 
 
 @kernel
@@ -342,6 +375,44 @@ def looked_up(index: Indices, table: Entries, out: Entries, count: int) -> None:
     """What stands in a table."""
     for i in range(count):
         out[i] = table[index[i]]
+
+
+@kernel
+def show_halves(
+    bits: Halves,
+    most: np.float32,
+    matrix: Floats,
+    gains: Floats,
+    upper: Integers,
+    part: Floats,
+    floor: np.float32,
+    scale: np.float32,
+    table: Entries,
+    light: Floats,
+    index: Indices,
+    out: Entries,
+    run: int,
+    rows: int,
+    width: int,
+) -> None:
+    """The codes of half floats: ``floats_of_halves``, ``expose``, ``root_index``, ``looked_up``.
+
+    All are done for ``run`` pixels of a row at a time, which stay in a first-level cache;
+    ``light`` and ``index``, three numbers for each of those, are room.
+    """
+    for y in range(rows):
+        t, above = part[y], 2 * upper[y] * width
+        below = above + 2 * width if t > ZERO else above
+        for left in range(0, width, run):
+            count, first = min(run, width - left), 3 * (y * width + left)
+            for i in range(3 * count):
+                light[i] = float_of_half(bits[first + i])
+            at, under = above + left, below + left
+            expose_run(light, 0, most, matrix, gains, at, under, width, t, floor, count)
+            for i in range(3 * count):
+                index[i] = place_of(light[i], scale)
+            for i in range(3 * count):
+                out[first + i] = table[index[i]]
 
 
 @inlined

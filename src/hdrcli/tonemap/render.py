@@ -23,7 +23,8 @@ from hdrcli.tonemap.scene import HUGE, as_floats, cleaned
 Floats = NDArray[np.float32]
 Codes = NDArray[Any]
 
-BLOCK = 24_000  # pixels: a block and its half dozen float planes stay in a second-level cache
+BLOCK = 96_000  # pixels: with smaller ones threads wait for each other's Python between kernels
+RUN = 1024  # pixels of a row that are shown at once; their numbers stay in a first-level cache
 LANES = 64  # blocks are padded to a multiple of this many pixels
 STEPS = 65535  # a table's index is STEPS x sqrt(light / top): finer than an 8-bit code everywhere
 MOST_LIGHT = 2.0**20  # times the top of the table; a local gain may still multiply it by 1000
@@ -81,12 +82,51 @@ class Renderer:
     def strip(self, pixels: NDArray[np.floating], rows: slice, out: Codes | None = None) -> Codes:
         """The codes of these rows of the picture, (h, W, 3), in ``out`` if there is one."""
         out = np.empty(pixels.shape, self.codes.dtype) if out is None else out
+        if self.quick and pixels.dtype == np.float16:
+            self._show(np.ascontiguousarray(pixels), rows.start, out)
+            return out
         room = np.empty(0, np.float32)  # for one block after the other: fresh memory is slow
         for part in blocks((pixels.shape[0], pixels.shape[1]), BLOCK):
             size = -(-pixels[part].size // (3 * LANES)) * 3 * LANES
             room = room if room.size >= size else np.empty(size, np.float32)
             self._block(pixels[part], rows.start + part.start, room[:size], out[part])
         return out
+
+    @property
+    def quick(self) -> bool:
+        """Whether there is nothing to do but to expose, and to look the codes up."""
+        curve = self.plan.spec.on == "channels" and self.after is None
+        return curve and self.enter is None
+
+    def _show(self, pixels: NDArray[np.float16], start: int, out: Codes) -> None:
+        """The codes of contiguous half floats whose first row is ``start``, in one pass."""
+        rows, width = pixels.shape[:2]
+        kernels.show_halves(
+            pixels.view(np.uint16),
+            *self._exposure(start, rows),
+            np.float32(self.scale),
+            self.table,
+            np.empty(3 * RUN, np.float32),
+            np.empty(3 * RUN, np.uint16),
+            out,
+            RUN,
+            rows,
+            width,
+        )
+
+    def _exposure(
+        self, start: int, rows: int
+    ) -> tuple[np.float32, Floats, Floats, NDArray[np.int64], Floats, np.float32]:
+        """What ``kernels.expose`` must know of the plan, for so many rows from ``start`` on."""
+        stop = start + rows
+        return (
+            np.float32(self.most),
+            self.matrix,
+            self.map.gains,
+            self.map.upper[start:stop],
+            self.map.part[start:stop],
+            np.float32(self.floor),
+        )
 
     def _block(self, pixels: NDArray[np.floating], start: int, light: Floats, out: Codes) -> None:
         """The codes of a block whose first row is ``start``; ``light`` is room to work in."""
@@ -96,17 +136,7 @@ class Renderer:
         if self.enter is not None:
             inside = into_gamut(turned(cleaned(light.reshape(1, -1, 3))[0], self.enter))
             light[:] = inside.reshape(-1)
-        kernels.expose(
-            light,
-            np.float32(self.most),
-            self.matrix,
-            self.map.gains,
-            self.map.upper[start : start + rows],
-            self.map.part[start : start + rows],
-            np.float32(self.floor),
-            rows,
-            width,
-        )
+        kernels.expose(light, *self._exposure(start, rows), rows, width)
         colours = light.reshape(1, -1, 3)
         if self.plan.spec.on == "luminance":
             self._paling(colours, out)
@@ -266,5 +296,5 @@ def tonemap_codes(
     def work(rows: slice) -> None:
         ready.strip(radiance.pixels[rows], rows, out[rows])
 
-    run(work, (height, width), threads, 4 * BLOCK)
+    run(work, (height, width), threads, 2 * BLOCK)
     return out
