@@ -93,6 +93,46 @@ def test_one_pass_over_half_floats_shows_what_four_do(rng, dtype, run):
     assert (found[2, 7] == expected[2, 7]).all()
 
 
+def luminances_by_hand(light, weights, side, step):
+    """Means over the rows that are read, block by block."""
+    first = (step - 1) * (side % 2)
+    height, width = light.shape[:2]
+    luminance = np.clip(np.nan_to_num(light.astype(np.float64)), 0, 1e4) @ weights
+    out = np.empty((-(-height // side), -(-width // side)))
+    for y, x in np.ndindex(out.shape):
+        rows = np.arange(min(y * side + first, height - 1), min((y + 1) * side, height), step)
+        out[y, x] = luminance[rows, x * side : (x + 1) * side].mean()
+    return out
+
+
+@pytest.mark.parametrize("size", [(40, 60), (41, 63), (3, 2)])
+@pytest.mark.parametrize(("side", "step"), [(1, 1), (3, 1), (4, 2), (5, 2)])
+def test_luminance_of_blocks_is_a_mean(rng, size, side, step):
+    light = rng.uniform(0, 4, (*size, 3)).astype(np.float16).astype(np.float32)
+    weights = np.array([0.2, 0.7, 0.1], np.float32)
+    height, width = size
+    found = np.empty((2, -(-height // side), -(-width // side)), np.float32)
+    bad, line = np.empty(1, np.int64), np.empty(width, np.float32)
+    room = np.empty(3 * width, np.float32)
+    rest = weights, np.float32(1e4), side, step, line
+
+    def both():
+        kernels.luminances(light, *rest, found[0], bad, height, width)
+        bits, few = light.astype(np.float16).view(np.uint16), bad[0]
+        kernels.luminances_of_halves(bits, room, *rest, found[1], bad, height, width)
+        assert bad[0] == few
+        assert (found[0] == found[1]).all()
+
+    both()
+    assert bad[0] == 0
+    np.testing.assert_allclose(found[0], luminances_by_hand(light, weights, side, step), rtol=1e-6)
+    read = (step - 1) * (side % 2)
+    light[read, 0], light[read, 1] = (np.nan, -0.0, -1), (5e4, 1, 2)
+    both()
+    assert bad[0] == 3, "a negative zero is nothing bad"
+    np.testing.assert_allclose(found[0], luminances_by_hand(light, weights, side, step), rtol=1e-6)
+
+
 @pytest.mark.parametrize("levels", [256, 65536])
 def test_a_sum_of_parts_is_the_whole(rng, levels):
     count = 1003

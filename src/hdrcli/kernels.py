@@ -416,6 +416,100 @@ def show_halves(
 
 
 @inlined
+def add_luminance(
+    light: Floats, first: int, weights: Floats, most: np.float32, line: Floats, count: int
+) -> int:
+    """Add the luminance of ``count`` pixels to a line; how many numbers are none, or too large."""
+    largest, bad = np.uint32(0), 0
+    for i in range(first, first + 3 * count):
+        largest = max(largest, np.float32(light[i]).view(np.uint32))
+    if largest > np.float32(most).view(np.uint32):  # NaN, inf and whatever has a sign are larger
+        for i in range(first, first + 3 * count):
+            bad += int(not light[i] >= ZERO) + int(light[i] > most)
+    red, green, blue = weights[0], weights[1], weights[2]
+    for x in range(count):
+        i = first + 3 * x
+        r, g = between(light[i], most), between(light[i + 1], most)
+        line[x] += red * r + green * g + blue * between(light[i + 2], most)
+    return bad
+
+
+@inlined
+def rows_read(y: int, side: int, step: int, rows: int) -> tuple[int, int]:
+    """The first row of a block to read, and where they end: about its middle, at least one."""
+    first = y * side + (step - 1) * (side % 2)
+    return min(first, rows - 1), min((y + 1) * side, rows)
+
+
+@inlined
+def means_of_blocks(line: Floats, lines: int, side: int, out: Floats, at: int, count: int) -> None:
+    """Means of each ``side`` numbers of a sum of so many lines; the last ones may be fewer."""
+    for x in range(-(-count // side)):
+        total, end = ZERO, min((x + 1) * side, count)
+        for i in range(x * side, end):
+            total += line[i]
+        out[at + x] = total / np.float32((end - x * side) * lines)
+
+
+@kernel
+def luminances(
+    light: Floats,
+    weights: Floats,
+    most: np.float32,
+    side: int,
+    step: int,
+    line: Floats,
+    out: Floats,
+    bad: Integers,
+    rows: int,
+    width: int,
+) -> None:
+    """Mean luminance of blocks of ``side`` x ``side`` pixels of light (rows, width, 3).
+
+    Every ``step``-th row of a block is read, and blocks at the border may be smaller. Light is
+    cleaned and limited to ``most``; in ``bad`` how many of the numbers were not that already.
+    ``line`` (width) is room.
+    """
+    bad[0] = 0
+    for y in range(-(-rows // side)):
+        first, stop = rows_read(y, side, step, rows)
+        for x in range(width):
+            line[x] = ZERO
+        for row in range(first, stop, step):
+            bad[0] += add_luminance(light, 3 * row * width, weights, most, line, width)
+        lines = -(-(stop - first) // step)
+        means_of_blocks(line, lines, side, out, y * -(-width // side), width)
+
+
+@kernel
+def luminances_of_halves(
+    bits: Halves,
+    light: Floats,
+    weights: Floats,
+    most: np.float32,
+    side: int,
+    step: int,
+    line: Floats,
+    out: Floats,
+    bad: Integers,
+    rows: int,
+    width: int,
+) -> None:
+    """The same of half floats; ``light`` (3 width) is room too."""
+    bad[0] = 0
+    for y in range(-(-rows // side)):
+        first, stop = rows_read(y, side, step, rows)
+        for x in range(width):
+            line[x] = ZERO
+        for row in range(first, stop, step):
+            for i in range(3 * width):
+                light[i] = float_of_half(bits[3 * row * width + i])
+            bad[0] += add_luminance(light, 0, weights, most, line, width)
+        lines = -(-(stop - first) // step)
+        means_of_blocks(line, lines, side, out, y * -(-width // side), width)
+
+
+@inlined
 def middle_rows(codes: Bytes, first: int, count: int, means: Bytes, tops: Bytes) -> None:
     """Of ``count`` pixels of the row at ``first`` and of the next.
 

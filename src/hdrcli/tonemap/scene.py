@@ -18,6 +18,8 @@ from hdrcli.strips import run
 Floats = NDArray[np.float32]
 
 SIDE = 512  # pixels of the longer side of the picture that is analysed
+FEW = 4  # rows of which all are read
+STRIP = 1 << 18  # pixels surveyed at once
 HUGE = np.float32(1e18)  # what stands for infinity: squares of it are still finite
 _log = logging.getLogger(__name__)
 
@@ -85,39 +87,39 @@ def survey(radiance: Radiance, threads: int | None = None) -> Scene:
     Unusable numbers are replaced as ``cleaned`` says, counted, and reported once as a warning.
     """
     height, width = radiance.pixels.shape[:2]
-    factor = max(1, -(-max(height, width) // (2 * SIDE)))
-    step = 2 if factor % 2 == 0 and factor > 2 and height % 2 == 0 else 1  # rows: enough are left
-    weights = luminance_weights(REC709) @ conversion(radiance.primaries, REC709)
-    small = np.empty((-(-height // factor), -(-width // factor)), np.float32)
+    side = max(1, -(-max(height, width) // (2 * SIDE)))
+    exact = luminance_weights(REC709) @ conversion(radiance.primaries, REC709)
+    weights = exact.astype(np.float32)
+    small = np.empty((-(-height // side), -(-width // side)), np.float32)
 
     def work(rows: slice) -> int:
-        full = radiance.pixels[rows.start * factor : min(rows.stop * factor, height)]
-        light, bad = cleaned(full[::step])
-        small[rows] = _reduced(light, weights, (factor // step, factor), small[rows].shape)
-        return bad * step
+        full = radiance.pixels[rows.start * side : min(rows.stop * side, height)]
+        return _reduced(full, weights, side, small[rows])
 
-    bad = sum(run(work, (small.shape[0], width * factor), threads))
+    bad = sum(run(work, (small.shape[0], width * side), threads, STRIP))
     if bad:
         _log.warning(
             "%d numbers of the radiance were NaN, infinite or negative and were replaced", bad
         )
-    extent = small.shape[0] * factor / height, small.shape[1] * factor / width
+    extent = small.shape[0] * side / height, small.shape[1] * side / width
     return measured(_fitted(small), extent)
 
 
-def _reduced(
-    light: Floats, weights: NDArray[np.float64], factors: tuple[int, int], size: tuple[int, ...]
-) -> Floats:
-    """Luminance averaged over blocks of so many rows and columns; the last ones are padded."""
-    import cv2
+def _reduced(pixels: NDArray[np.floating], weights: Floats, side: int, out: Floats) -> int:
+    """Fill ``out`` with the luminance of blocks of so many rows and columns; how much was bad.
 
-    luminance = cv2.transform(light, weights.astype(np.float32).reshape(1, 3))
-    below = size[0] * factors[0] - light.shape[0]
-    right = size[1] * factors[1] - light.shape[1]
-    if below or right:
-        luminance = cv2.copyMakeBorder(luminance, 0, below, 0, right, cv2.BORDER_REPLICATE)
-    reduced = cv2.resize(luminance, (size[1], size[0]), interpolation=cv2.INTER_AREA)
-    return np.asarray(reduced, np.float32).reshape(size)
+    The rows that are read stand for those between them, and are counted for them.
+    """
+    rows, width = pixels.shape[:2]
+    step = 2 if side >= FEW else 1
+    bad = np.empty(1, np.int64)
+    rest = weights, HUGE, side, step, np.empty(width, np.float32), out, bad, rows, width
+    if pixels.dtype == np.float16:
+        bits = np.ascontiguousarray(pixels).view(np.uint16)
+        kernels.luminances_of_halves(bits, np.empty(3 * width, np.float32), *rest)
+    else:
+        kernels.luminances(as_floats(pixels), *rest)
+    return int(bad[0]) * step
 
 
 def _fitted(luminance: Floats) -> Floats:
