@@ -133,6 +133,28 @@ def test_luminance_of_blocks_is_a_mean(rng, size, side, step):
     np.testing.assert_allclose(found[0], luminances_by_hand(light, weights, side, step), rtol=1e-6)
 
 
+def test_differences_to_a_reference_are_remapped_as_by_hand(rng):
+    stops = rng.uniform(-6, 6, 1003).astype(np.float32)
+    stops[:3] = 1, 2.5, -0.5  # no difference, and the threshold
+    found = np.empty_like(stops)
+    reference, threshold = np.float32(1), np.float32(1.5)
+    detail, compression = np.float32(1.3), np.float32(0.4)
+    kernels.remap(stops, reference, threshold, detail, compression, found, 1003)
+    size = np.abs(stops - reference)
+    small = np.minimum(size, threshold)
+    small = small * (1 + (detail - 1) * (1 - small / threshold)) + compression * (size - small)
+    np.testing.assert_allclose(found, np.sign(stops - reference) * small, rtol=1e-5)
+
+
+def test_what_is_near_a_reference_is_added(rng):
+    fine, coarse, level, total = rng.normal(0, 2, (4, 1003)).astype(np.float32)
+    share = np.maximum(0, 1 - np.abs(level - 0.7) / 1.2)
+    expected = total + (fine - coarse) * share
+    kernels.add_near(fine, coarse, level, np.float32(0.7), np.float32(1.2), total, 1003)
+    np.testing.assert_allclose(total, expected, rtol=1e-4, atol=1e-5)
+    assert 0.1 < (share == 0).mean() < 0.9
+
+
 @pytest.mark.parametrize("levels", [256, 65536])
 def test_a_sum_of_parts_is_the_whole(rng, levels):
     count = 1003

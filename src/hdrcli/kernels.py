@@ -509,6 +509,46 @@ def luminances_of_halves(
         means_of_blocks(line, lines, side, out, y * -(-width // side), width)
 
 
+@kernel
+def remap(
+    stops: Floats,
+    reference: np.float32,
+    threshold: np.float32,
+    detail: np.float32,
+    compression: np.float32,
+    out: Floats,
+    count: int,
+) -> None:
+    """tonemap/local.py, ``local_laplacian``: differences to a reference, remapped.
+
+    Smooth below the threshold, where they are multiplied by ``detail``; straight above it.
+    """
+    for i in range(count):
+        apart = stops[i] - reference
+        size = apart if apart > ZERO else -apart
+        small = size if size < threshold else threshold
+        more = small * (ONE + (detail - ONE) * (ONE - small / threshold))
+        found = more + compression * (size - small)
+        out[i] = found if apart > ZERO else -found
+
+
+@kernel
+def add_near(
+    fine: Floats,
+    coarse: Floats,
+    level: Floats,
+    reference: np.float32,
+    step: np.float32,
+    total: Floats,
+    count: int,
+) -> None:
+    """Add ``fine`` less ``coarse`` as far as ``level`` is less than a step from the reference."""
+    for i in range(count):
+        apart = level[i] - reference
+        share = ONE - (apart if apart > ZERO else -apart) / step
+        total[i] += (fine[i] - coarse[i]) * (share if share > ZERO else ZERO)
+
+
 @inlined
 def middle_rows(codes: Bytes, first: int, count: int, means: Bytes, tops: Bytes) -> None:
     """Of ``count`` pixels of the row at ``first`` and of the next.

@@ -11,6 +11,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from hdrcli import kernels
+
 Floats = NDArray[np.float32]
 
 WINDOW = 0.006  # half side of the window of the fit, as a fraction of the longer side
@@ -52,23 +54,24 @@ def local_laplacian(
     gauss = _gaussian_pyramid(stops)
     count = max(2, int(np.ceil((high - low) / (0.7 * threshold))) + 1)
     references = np.linspace(low, max(high, low + 1e-3), count)
-    step = references[1] - references[0]
+    step = np.float32(references[1] - references[0])
     levels = [np.zeros_like(g) for g in gauss[:-1]]
-    for reference in references:
-        remapped = _remap(stops - np.float32(reference), threshold, detail, compression)
-        for total, band, here in zip(levels, _laplacian_pyramid(remapped), gauss, strict=False):
-            total += band * np.maximum(0, 1 - np.abs(here - np.float32(reference)) / step)
+    for reference in references.astype(np.float32):
+        remapped = _gaussian_pyramid(_remap(stops, reference, threshold, detail, compression))
+        for total, (fine, below), here in zip(levels, pairwise(remapped), gauss, strict=False):
+            kernels.add_near(fine, _up(below, fine), here, reference, step, total, total.size)
     coarse = gauss[-1]
     anchor = np.float32(stops.mean())
     return _collapse(levels, anchor + np.float32(compression) * (coarse - anchor))
 
 
-def _remap(d: Floats, threshold: float, detail: float, compression: float) -> Floats:
-    """The difference to the reference, remapped: smooth below the threshold, straight above."""
-    size = np.minimum(np.abs(d), np.float32(threshold))
-    boosted = size * (1 + np.float32(detail - 1) * (1 - size / np.float32(threshold)))
-    beyond = np.float32(compression) * (np.abs(d) - size)
-    return np.asarray(np.sign(d) * (boosted + beyond), np.float32)
+def _remap(
+    stops: Floats, reference: np.float32, threshold: float, detail: float, compression: float
+) -> Floats:
+    out = np.empty_like(stops)
+    kinds = np.float32(threshold), np.float32(detail), np.float32(compression)
+    kernels.remap(stops, reference, *kinds, out, out.size)
+    return out
 
 
 def _gaussian_pyramid(image: Floats) -> list[Floats]:
@@ -78,11 +81,6 @@ def _gaussian_pyramid(image: Floats) -> list[Floats]:
     while min(levels[-1].shape) > 4:
         levels.append(np.asarray(cv2.pyrDown(levels[-1]), np.float32))
     return levels
-
-
-def _laplacian_pyramid(image: Floats) -> list[Floats]:
-    gauss = _gaussian_pyramid(image)
-    return [fine - _up(coarse, fine) for fine, coarse in pairwise(gauss)]
 
 
 def _up(coarse: Floats, fine: Floats) -> Floats:

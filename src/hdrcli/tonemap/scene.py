@@ -139,12 +139,12 @@ def measured(luminance: Floats, extent: tuple[float, float] = (1.0, 1.0)) -> Sce
 
     The statistics leave out black pixels: a border or a dead sensor says nothing of the scene.
     """
-    lit = np.log2(luminance[luminance > 0].astype(np.float64))
+    with np.errstate(divide="ignore"):
+        logs = np.log2(luminance, dtype=np.float32)
+    lit = logs[luminance > 0]
     if not lit.size:
         return Scene(np.zeros_like(luminance), 0.0, 0.0, 0.0, 0.0, extent)
     low, high, peak = (float(v) for v in np.percentile(lit, (1, 99.5, 99.95)))
-    mid = float(np.clip(lit, low, high).mean())
+    mid = float(np.clip(lit, low, high).mean(dtype=np.float64))
     floor = low - 1  # stops; what lies deeper is noise and must not be lifted
-    with np.errstate(divide="ignore"):
-        stops = np.clip(np.log2(luminance), floor, peak + 1).astype(np.float32)
-    return Scene(stops, low, mid, high, peak, extent)
+    return Scene(np.clip(logs, floor, peak + 1), low, mid, high, peak, extent)
