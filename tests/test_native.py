@@ -188,6 +188,15 @@ def test_wrong_arrays_are_refused():
         kernels.floats_of_halves(bits, light[:, ::2], 8)
 
 
+def test_arrays_that_are_read_only_or_empty_are_passed_too():
+    bits = np.array([0x3C00, 0x4000], np.uint16)
+    bits.flags.writeable = False
+    out = np.empty(2, np.float32)
+    kernels.floats_of_halves(bits, out, 2)
+    kernels.floats_of_halves(bits[:0], out[:0], 0)
+    assert out.tolist() == [1, 2]
+
+
 @given(st.binary(max_size=100), st.integers(0, 130))
 def test_machine_code_that_was_cut_short_is_not_run(tmp_path_factory, code, length):
     path = tmp_path_factory.mktemp("kept") / "new" / "code.o"
