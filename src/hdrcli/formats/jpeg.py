@@ -140,7 +140,8 @@ def walk(data: bytes) -> Layout:
         _note(layout, marker, payload)
         if marker == _SOS:
             end = _MARKER.search(data, at)
-            layout.coded += (end.start() if end else len(data)) - at
+            behind = end.start() if end else len(data)
+            layout.coded, at = layout.coded + behind - at, behind
     if not (layout.components and layout.coded):
         raise FormatError(_CUT, hint=_CUT_HINT)
     return layout
