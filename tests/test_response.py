@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import cache
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -355,6 +356,21 @@ def test_shifts_are_found_across_exposures():
     found = find_shifts(photograph(scenes, sensor=NOISY).frames)
     assert found[0] == pytest.approx([0, 0])
     assert np.abs(found[1:]) == pytest.approx(np.array([[14, 8], [28, 16]]), abs=3)
+
+
+@pytest.mark.parametrize("size", [(217, 326), (225, 375), (240, 360)])
+def test_shifts_are_no_larger_on_odd_sizes(rng, size):
+    picture = cv2.GaussianBlur(rng.random((300, 450)), (0, 0), 2)
+    codes = np.rint(255 * (picture - picture.min()) / np.ptp(picture)).astype(np.uint8)
+    codes = np.repeat(codes[..., None], 3, axis=2)
+    cuts = [(0, 0), (0, 0), (3, -2), (-4, 5)]
+    frames = [
+        Frame(np.ascontiguousarray(codes[20 + y :, 20 + x :][: size[0], : size[1]]))
+        for x, y in cuts
+    ]
+    found = find_shifts(frames)
+    assert (found[1] == 0).all(), "what is the same lies still"
+    assert np.abs(found + cuts).max() < 0.3
 
 
 def test_frames_that_share_nothing_are_not_shifted():

@@ -25,6 +25,7 @@ CLIPPED = 250 / 255  # from here on a code may be clipped light
 BLACK = 2 / 255  # up to here a code may be clipped darkness
 REDUCED = 320  # longer side of the pictures shifts are found on
 TRUSTED_PEAK = 0.1  # phase correlation below this is noise
+STILL = 0.05  # pixels of those: a shift that cannot be told from none
 FAR_RANKS = 0.08  # ranks that differ by more show different things
 BETTER = 0.9  # a shift brings the frames at least so much closer
 
@@ -169,7 +170,14 @@ def find_shifts(
 
 
 def _step(frame: Frame) -> int:
-    return max(max(frame.size) // REDUCED, 1)
+    """Pixels of the frame for one of the reduced picture: whole blocks of those that are read."""
+    step = max(max(frame.size) // REDUCED, 1)
+    return step // _skip(step) * _skip(step)
+
+
+def _skip(step: int) -> int:
+    """Only each so many-th row and column is read: sixteen pixels of a block are enough."""
+    return max(step // 4, 1)
 
 
 def ranks(frame: Frame) -> Floats | None:
@@ -185,10 +193,9 @@ def ranks(frame: Frame) -> Floats | None:
 def _ranks(frame: Frame, step: int) -> Floats:
     import cv2
 
-    skip = max(step // 4, 1)
-    rows = np.ascontiguousarray(frame.codes[::skip, ::skip, 1])
-    wide, high = frame.size[1] // step, frame.size[0] // step
-    green = np.asarray(cv2.resize(rows, (wide, high), interpolation=cv2.INTER_AREA))
+    skip, high, wide = _skip(step), frame.size[0] // step, frame.size[1] // step
+    read = np.ascontiguousarray(frame.codes[: high * step : skip, : wide * step : skip, 1])
+    green = np.asarray(cv2.resize(read, (wide, high), interpolation=cv2.INTER_AREA))
     if frame.levels:
         where, counts = green, np.bincount(green.ravel(), minlength=frame.levels)
     else:
@@ -205,8 +212,9 @@ def _shift(a: Floats, b: Floats) -> NDArray[np.float64]:
     window = cv2.createHanningWindow(a.shape[::-1], cv2.CV_32F)
     flat_a, flat_b = a - a.mean(), b - b.mean()
     (x, y), peak = cv2.phaseCorrelate(flat_a, flat_b, window)
-    shift = np.array([x, y])
-    if peak < TRUSTED_PEAK or np.abs(shift).max() > min(a.shape) / 6:
+    odd = np.array([cv2.getOptimalDFTSize(side) % 2 for side in a.shape[::-1]])
+    shift = np.array([x, y]) - odd / 2  # it takes the middle of odd sizes half a pixel too far
+    if peak < TRUSTED_PEAK or not STILL < np.abs(shift).max() < min(a.shape) / 6:
         return np.zeros(2)
     dx, dy = np.rint(shift).astype(int)
     if dx == dy == 0:
