@@ -1,5 +1,7 @@
 """The denoiser: what is measured well stays, the rest moves by two deviations at most."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +18,7 @@ from hdrcli.backends.denoise import (
     here,
     loaded,
     measured,
+    side_by_side,
     there,
     wanted,
 )
@@ -81,6 +84,38 @@ def test_tiles_change_nothing(rng, talkative):
     np.testing.assert_allclose(tiled.pixels, whole.pixels, rtol=2e-5, atol=1e-7)
     assert (whole.pixels != image.pixels).mean() > 0.5
     assert whole.info["denoised"]
+
+
+def threads_of_a_new_thread():
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(torch.get_num_threads).result()
+
+
+def test_merges_side_by_side_leave_torch_its_threads():
+    torch.set_num_threads(3)
+    begun, over = ([threading.Event() for _ in range(2)] for _ in range(2))
+    seen = []
+
+    def merge(i):
+        def work(_tile):
+            seen.append(torch.get_num_threads())
+            begun[i].set()
+            assert over[i].wait(20)
+
+        side_by_side(work, [(0,), (1,)], 2)
+        return torch.get_num_threads()
+
+    with ThreadPoolExecutor(2) as pool:
+        early = pool.submit(merge, 0)
+        assert begun[0].wait(20)
+        late = pool.submit(merge, 1)
+        assert begun[1].wait(20)
+        over[0].set()
+        assert early.result() == 3
+        over[1].set()
+        assert late.result() == 3
+    assert torch.get_num_threads() == threads_of_a_new_thread() == 3
+    assert set(seen) == {1}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])

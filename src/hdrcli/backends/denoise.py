@@ -4,6 +4,7 @@ Most of a well-exposed photograph is left alone, exactly, and costs next to noth
 in which some pixel is uncertain are shown to the network.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -100,14 +101,42 @@ def side_by_side(work: Callable[..., None], tiles: Sequence[tuple[Any, ...]], co
     """Do tiles in so many threads, with one for each convolution: most is done between them."""
     import torch
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if count > 1 else before)
-    try:
-        with ThreadPoolExecutor(count, thread_name_prefix="denoise") as pool:
-            for job in [pool.submit(work, *tile) for tile in tiles]:
-                job.result()
-    finally:
-        torch.set_num_threads(before)
+    alone = partial(torch.set_num_threads, 1) if count > 1 else None
+    name = "denoise"
+    with _kept, ThreadPoolExecutor(count, thread_name_prefix=name, initializer=alone) as pool:
+        for job in [pool.submit(work, *tile) for tile in tiles]:
+            job.result()
+
+
+class _KeptThreads:
+    """How many threads torch uses, put back as the first of several side by side found it.
+
+    A number that is set holds for the thread that sets it, and for those that begin later: a
+    thread that began meanwhile has the wrong one, so that each puts its own right when it ends.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.running = 0
+        self.before = 1
+
+    def __enter__(self) -> None:
+        import torch
+
+        with self.lock:
+            if self.running == 0:
+                self.before = torch.get_num_threads()
+            self.running += 1
+
+    def __exit__(self, *_: object) -> None:
+        import torch
+
+        with self.lock:
+            self.running -= 1
+            torch.set_num_threads(self.before)
+
+
+_kept = _KeptThreads()
 
 
 def there(
