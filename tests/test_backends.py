@@ -6,12 +6,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from hdrcli import backends, motion
+from hdrcli import backends, motion, sights
 from hdrcli.backends import BACKENDS
 from hdrcli.backends.average import Average, told_of
 from hdrcli.backends.registry import WEIGHT_NAMES, Settings
 from hdrcli.frames import LINEAR, Bracket, DisplayImage, Frame, Radiance
-from hdrcli.motion import CLIP, Motion
+from hdrcli.motion import Motion
+from hdrcli.sights import CLIP
 from tests.scenes import (
     FILM_CURVE,
     GAMMA_CURVE,
@@ -135,7 +136,7 @@ def test_the_deviation_is_what_noise_makes_of_light():
     """Asked for, it changes nothing; it is measured on a scene that was photographed again."""
     scene, camera = gradient(24, 256, 0.01, 0.9), Sensor(2000.0)
     shots = [photograph(scene, sensor=camera, seed=9 * i) for i in range(8)]
-    nothing = Motion.none(3, motion.Noise(1 / 2000, (camera.read / 2000) ** 2))
+    nothing = Motion.none(3, sights.Noise(1 / 2000, (camera.read / 2000) ** 2))
     average = Average(Settings(threads=2))
     deviation = np.zeros(scene.shape[:2], np.float16)
     found = [average.merge(bracket, nothing).pixels for bracket in shots]

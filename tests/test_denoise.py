@@ -23,8 +23,8 @@ from hdrcli.backends.denoise import (
     wanted,
 )
 from hdrcli.frames import Radiance
-from hdrcli.motion import CLIP, Noise
 from hdrcli.nets.denoise import KNEE, LEAST_SEEN, REACH, Denoiser, noise_of
+from hdrcli.sights import CLIP, Noise
 from tests.scenes import Sensor, disc_bracket, flat, photograph, texture
 
 ONE = Settings(threads=1)

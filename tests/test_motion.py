@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from hdrcli import motion
+from hdrcli import motion, sights
 from hdrcli.frames import Bracket, Frame
 from tests.scenes import (
     FILM_CURVE,
@@ -259,10 +259,10 @@ def test_motion_is_seen_in_any_depth(bits):
 
 
 def test_big_pictures_are_analysed_small():
-    small, scale = motion.reduced_size((4000, 6000))
-    assert motion.MAX_PIXELS / 4 < small[0] * small[1] <= motion.MAX_PIXELS
+    small, scale = sights.reduced_size((4000, 6000))
+    assert sights.MAX_PIXELS / 4 < small[0] * small[1] <= sights.MAX_PIXELS
     assert scale == (small[1] / 6000, small[0] / 4000)
-    assert motion.reduced_size(SIZE) == (SIZE, (1.0, 1.0))
+    assert sights.reduced_size(SIZE) == (SIZE, (1.0, 1.0))
 
 
 def test_what_is_transparent_is_not_believed():
@@ -287,7 +287,7 @@ def test_a_reference_that_is_black_noise_leaves_the_brighter_frames_alone():
 
 def test_edges_of_a_big_static_picture_are_not_motion(monkeypatch):
     """Reduced pixels mix black and white, and lamps that clip with what does not."""
-    monkeypatch.setattr(motion, "MAX_PIXELS", SIZE[0] * SIZE[1])
+    monkeypatch.setattr(sights, "MAX_PIXELS", SIZE[0] * SIZE[1])
     scene = 0.05 * texture(330, 440) + 0.4 * checker(330, 440, cell=5, low=0.0)
     scene[100:200, 100:200][checker(100, 100, cell=3)[..., 0] > 1] = 30.0
     found = motion.analyse(photograph(scene, sensor=NOISY))
@@ -301,7 +301,7 @@ def big(scene):
 
 
 def test_a_quick_look_finds_what_moves_in_a_big_picture(monkeypatch):
-    monkeypatch.setattr(motion, "MAX_PIXELS", SIZE[0] * SIZE[1])
+    monkeypatch.setattr(sights, "MAX_PIXELS", SIZE[0] * SIZE[1])
     scene = texture(*SIZE)
     scenes = [scene, scene, with_square(scene, 30, 50, (0.3, 0.15, 0.04))]
     small = motion.analyse(photograph(scenes, (-1.5, 0.0, 1.5)))
@@ -313,7 +313,7 @@ def test_a_quick_look_finds_what_moves_in_a_big_picture(monkeypatch):
 
 
 def test_a_big_picture_with_a_transparent_border_is_believed_elsewhere(monkeypatch):
-    monkeypatch.setattr(motion, "MAX_PIXELS", SIZE[0] * SIZE[1])
+    monkeypatch.setattr(sights, "MAX_PIXELS", SIZE[0] * SIZE[1])
     bracket = photograph(big(texture(*SIZE)))
     known = np.ones(bracket.size, bool)
     known[:40] = False
@@ -330,14 +330,14 @@ def test_a_big_picture_with_a_transparent_border_is_believed_elsewhere(monkeypat
 def some_view(rng, size, ratio):
     light = rng.random((*size, 3), np.float32)
     clipped, dark, invalid = (rng.random(size) < 0.1 for _ in range(3))
-    return motion.View(light, clipped, dark, ~invalid, ratio, 0.02)
+    return sights.View(light, clipped, dark, ~invalid, ratio, 0.02)
 
 
 def tolerated(guide, view, strength, noise):
     """One over the squared tolerance of each scale, by OpenCV, as motion.disagreement says."""
     level = np.maximum(cv2.GaussianBlur(guide.radiance, (0, 0), 1.0), 0)
-    read, quantum = noise.read / view.ratio**2, motion.QUANTUM / view.ratio
-    floored = np.maximum(level, motion.LEAST_QUANTISED / view.ratio)
+    read, quantum = noise.read / view.ratio**2, sights.QUANTUM / view.ratio
+    floored = np.maximum(level, sights.LEAST_QUANTISED / view.ratio)
     variance = noise.shot / view.ratio * level + read + quantum * floored + guide.variance
     dx, dy = (cv2.Scharr(guide.radiance, cv2.CV_32F, *o, scale=1 / 32) for o in ((1, 0), (0, 1)))
     edges = cv2.GaussianBlur(dx * dx + dy * dy, (0, 0), 1.0)
@@ -361,7 +361,7 @@ def one_sided(guide, view):
 @pytest.mark.parametrize("size", [(40, 57), (9, 33), (3, 2), (1, 1)])
 @pytest.mark.parametrize("ratio", [0.25, 4.0])
 def test_disagreement_is_what_it_says(rng, size, ratio):
-    noise, strength = motion.Noise(), MEDIUM
+    noise, strength = sights.Noise(), MEDIUM
     guide = motion.Guide.of(some_view(rng, size, 1.0), noise)
     view = some_view(rng, size, ratio)
     worst = np.zeros(size)
@@ -373,7 +373,7 @@ def test_disagreement_is_what_it_says(rng, size, ratio):
 
 
 def test_disagreement_does_not_depend_on_how_a_picture_is_cut(rng, monkeypatch):
-    noise, strength = motion.Noise(), MEDIUM
+    noise, strength = sights.Noise(), MEDIUM
     guide = motion.Guide.of(some_view(rng, (70, 40), 1.0), noise)
     view = some_view(rng, (70, 40), 0.5)
     whole = motion.disagreement(guide, view, strength, noise)
@@ -385,7 +385,7 @@ def test_disagreement_does_not_depend_on_how_a_picture_is_cut(rng, monkeypatch):
 
 def test_a_glimpse_is_half_of_a_look(rng):
     codes = big(rng.normal(128, 100, (*SIZE, 1))) + rng.normal(0, 20, (384, 512, 3))
-    sight = motion.Sight(Frame(np.clip(codes, 0, 255).astype(np.uint8)), 2.0, SIZE)
+    sight = sights.Sight(Frame(np.clip(codes, 0, 255).astype(np.uint8)), 2.0, SIZE)
     small, box = sight.small, np.s_[10:60, 30:200]
     part = sight.part(box)
     assert "full" not in sight.__dict__

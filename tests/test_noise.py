@@ -7,7 +7,8 @@ import pytest
 
 from hdrcli import motion
 from hdrcli.backends.noise import FEWEST, bands, observed
-from hdrcli.motion import Motion, Noise
+from hdrcli.motion import Motion
+from hdrcli.sights import Noise
 from tests.scenes import Sensor, flat, moved, photograph, shake, texture
 
 SIZE = (192, 256)

@@ -11,7 +11,7 @@ import pytest
 from hdrcli.color import REC709, REC2020, pq_decode
 from hdrcli.errors import BracketError, InputError
 from hdrcli.frames import Radiance
-from hdrcli.motion import Noise
+from hdrcli.sights import Noise
 from hdrcli.video import Target, VideoOptions, open_clip, video_file
 from hdrcli.video import look as looks
 from hdrcli.video.clip import BT709

@@ -11,7 +11,8 @@ import pytest
 from hdrcli.backends.registry import Settings
 from hdrcli.exif import write_exif
 from hdrcli.frames import Bracket, Frame, Metadata
-from hdrcli.motion import Motion, Noise
+from hdrcli.motion import Motion
+from hdrcli.sights import Noise
 from hdrcli.video import EncodeOptions, Target, VideoOptions, open_clip, video_file
 from hdrcli.video.aligned import Neighbour, Tile, tiles
 from hdrcli.video.cascade import exposures_of, merged_tile

@@ -12,7 +12,8 @@ from hdrcli.backends.average import Average, summed
 from hdrcli.backends.registry import Settings
 from hdrcli.errors import InputError
 from hdrcli.frames import Bracket, Codes, Frame
-from hdrcli.motion import CLIP, Motion
+from hdrcli.motion import Motion
+from hdrcli.sights import CLIP
 from hdrcli.strips import Placement
 
 Floats = NDArray[np.float32]

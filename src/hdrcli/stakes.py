@@ -25,7 +25,7 @@ SMALLEST = 7  # pixels of the small picture: what is thinner is an edge, not a t
 
 
 class Seen(Protocol):
-    """One frame on the reduced picture, in the reference's geometry: motion.View."""
+    """One frame on the reduced picture, in the reference's geometry: sights.View."""
 
     @property
     def light(self) -> Floats:

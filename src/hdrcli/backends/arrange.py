@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from hdrcli import strips
 from hdrcli.frames import Bracket, Codes, Frame
-from hdrcli.motion import CLIP, Motion, light_of
+from hdrcli.motion import Motion
+from hdrcli.sights import CLIP, light_of
 from hdrcli.strips import Placement
 
 Floats = NDArray[np.float32]

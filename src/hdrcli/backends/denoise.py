@@ -19,7 +19,8 @@ from hdrcli.backends import noise
 from hdrcli.backends.registry import Settings
 from hdrcli.device import cores
 from hdrcli.frames import Bracket, Frame, Radiance
-from hdrcli.motion import CLIP, Motion, Noise, light_of, shots_of
+from hdrcli.motion import Motion, shots_of
+from hdrcli.sights import CLIP, Noise, light_of
 from hdrcli.tiling import Window, windows
 
 if TYPE_CHECKING:

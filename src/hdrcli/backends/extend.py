@@ -23,7 +23,8 @@ from hdrcli import strips
 from hdrcli.backends.average import FADE, FALLBACK, Average, Source, add, divide, summed
 from hdrcli.backends.registry import Settings
 from hdrcli.frames import Bracket, Codes, Frame
-from hdrcli.motion import CLIP, Motion
+from hdrcli.motion import Motion
+from hdrcli.sights import CLIP
 from hdrcli.strips import Placement
 
 Floats = NDArray[np.float32]

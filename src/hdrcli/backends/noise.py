@@ -14,17 +14,8 @@ from numpy.typing import NDArray
 
 from hdrcli import strips
 from hdrcli.frames import Bracket, Codes, Frame
-from hdrcli.motion import (
-    CLIP,
-    DARK,
-    LEAST_QUANTISED,
-    QUANTUM,
-    Motion,
-    Noise,
-    finest,
-    light_of,
-    sensor_variance,
-)
+from hdrcli.motion import Motion, finest
+from hdrcli.sights import CLIP, DARK, LEAST_QUANTISED, QUANTUM, Noise, light_of, sensor_variance
 from hdrcli.strips import Placement
 
 ENOUGH = 1_000_000  # pixels of a frame that noise is measured on

@@ -11,7 +11,7 @@ from pathlib import Path
 from hdrcli.backends import BACKENDS, choice
 from hdrcli.batch.plan import Job
 from hdrcli.errors import InputError
-from hdrcli.motion import reduced_size
+from hdrcli.sights import reduced_size
 
 IDLE, NEURAL_IDLE = 160 << 20, 400 << 20  # bytes of a worker without and with PyTorch
 # Bytes: of a worker, of each pixel of one photograph, by itself and once per photograph, and of

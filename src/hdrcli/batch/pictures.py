@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from hdrcli import maps, tonemap
 from hdrcli.formats import jpeg
 from hdrcli.frames import Codes, DisplayImage, Frame, Radiance
-from hdrcli.motion import look, warped
+from hdrcli.motion import warped
 from hdrcli.pipeline import Merged, MergeOptions, Window, tone_plan
+from hdrcli.sights import look
 from hdrcli.stakes import Stakes, ends_of
 
 Floats = NDArray[np.float32]

@@ -125,7 +125,7 @@ def clipped_percent(frame: "Frame") -> float | None:
 
     Not the largest code alone: cameras clip at one a little lower, and JPEG spreads it.
     """
-    from hdrcli.motion import CLIP
+    from hdrcli.sights import CLIP
     from hdrcli.strips import largest
 
     if not frame.levels:

@@ -24,7 +24,7 @@ from hdrcli.nets.flowmerge import UNet, zeroed
 
 INPUTS = 8
 KNEE = 2e-3  # light, the reference's white at 1.0, below which differences count more than ratios
-DARKNESS = 5e-3  # light whose shot noise is as large as the noise of reading: see motion.Noise
+DARKNESS = 5e-3  # light whose shot noise is as large as the noise of reading: see sights.Noise
 MOST = 0.5  # the largest deviation of v that is reckoned with: of a bound nothing is known
 REACH = 2.0  # deviations
 LEAST_SEEN, WELL_SEEN = 0.02, 0.04  # deviations of v between which noise begins to be seen

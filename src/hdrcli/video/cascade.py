@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdrcli.frames import Bracket, Codes, Frame
-from hdrcli.motion import CLIP, Motion
+from hdrcli.motion import Motion
+from hdrcli.sights import CLIP
 from hdrcli.video.aligned import LEAST_BELIEF, Neighbour, Tile
 
 Floats = NDArray[np.float32]

@@ -16,7 +16,8 @@ from hdrcli.backends import BACKENDS, check_backend
 from hdrcli.backends.registry import Settings
 from hdrcli.errors import InputError
 from hdrcli.frames import Bracket, Frame, Radiance
-from hdrcli.motion import Motion, Noise
+from hdrcli.motion import Motion
+from hdrcli.sights import Noise
 from hdrcli.video import cascade, motion
 from hdrcli.video.aligned import tiles
 from hdrcli.video.clip import Timed

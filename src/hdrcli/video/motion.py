@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hdrcli import motion
+from hdrcli import motion, sights
 from hdrcli.frames import Bracket, Codes, Frame
-from hdrcli.motion import Motion, Noise, Strength
+from hdrcli.motion import Motion, Strength
+from hdrcli.sights import Noise
 from hdrcli.video.clip import Timed
 from hdrcli.video.windows import Window
 
@@ -75,7 +76,7 @@ def _reduced(frame: Frame, dark: float) -> Small:
 
     codes = in_blocks(frame.codes, factor_of(frame.size))
     height, width = codes.shape[:2]
-    light = cv2.transform(motion.light_of(codes, frame), LUMINANCE)
+    light = cv2.transform(sights.light_of(codes, frame), LUMINANCE)
     if not frame.levels:
         nothing = np.zeros((height, width), np.uint8)
         return Small(_grey(light), np.asarray(light), nothing, nothing, 0.0)
@@ -86,7 +87,7 @@ def _reduced(frame: Frame, dark: float) -> Small:
     return Small(
         np.asarray(grey if grey.dtype == np.uint8 else grey >> 8, np.uint8),
         np.asarray(light, np.float32),
-        cv2.compare(largest, motion.CLIP * top, cv2.CMP_GE),
+        cv2.compare(largest, sights.CLIP * top, cv2.CMP_GE),
         cv2.compare(largest, dark * top, cv2.CMP_LE),
         frame.response.at(dark + BEYOND),
     )
