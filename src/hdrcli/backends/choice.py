@@ -8,7 +8,7 @@ from hdrcli.motion import Motion
 STILL = "average"
 MOVING = "flowmerge"
 WANT_VIEWS = ("auto", MOVING)  # backends that look at the pictures motion was estimated on
-A_LITTLE = 0.0015  # fraction of the picture whose motion the mean handles as well as any
+A_LITTLE = 0.0004  # fraction of the picture whose motion the mean handles as well as any
 
 
 def choose(wanted: str, bracket: Bracket, motion: Motion) -> tuple[str, str]:
