@@ -394,3 +394,25 @@ def test_a_glimpse_is_half_of_a_look(rng):
         assert all((getattr(one, m) == getattr(other, m)).all() for m in ("clipped", "dark"))
     assert 0 < small.clipped.mean() < 1
     assert 0 < small.dark.mean() < 1
+
+
+def test_light_is_a_guess_where_only_flow_carries_it_and_the_guide_clips(rng):
+    guide = motion.Guide.of(some_view(rng, SIZE, 1.0), sights.Noise())
+    everywhere = np.ones(SIZE, np.bool_)
+    flow, still = np.full((*SIZE, 2), 3.0, np.float32), np.full(SIZE, 9.0, np.float32)
+
+    def carried(clipped, flow, still):
+        return motion.carried(replace(guide, clipped=clipped), flow, still, MEDIUM)
+
+    np.testing.assert_allclose(carried(everywhere, flow, still), 1, rtol=1e-6)
+    for other in (
+        carried(~everywhere, flow, still),
+        carried(everywhere, flow / 3, still),
+        carried(everywhere, flow, 0 * still),
+    ):
+        assert not other.any()
+    half = everywhere.copy()
+    half[:, :64] = False
+    found = carried(half, flow, still)
+    assert not found[:, :64].any()
+    assert found[:, 68:].min() == pytest.approx(1, rel=1e-6)

@@ -285,7 +285,8 @@ def doubted_by_hand(codes, light, weight, beside, limits, darker, guess, mean, k
     fits = sure + (1 - sure) * np.minimum(fits, 1)
     bound = np.maximum(least, light[:, ceiling])
     mixed = belief * mean + (1 - belief) * np.maximum(fits * own, bound)
-    risen = np.exp(np.where(own < white, (1 - belief) * guess, 0))
+    heard = np.minimum(2 * (1 - belief), 1)
+    risen = np.exp(np.where(own < white, heard * guess, 0))
     mended = np.where(codes >= ceiling, np.maximum(mixed * risen, bound), measured)
     return np.where(top >= fade, mended, mean)
 

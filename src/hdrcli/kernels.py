@@ -169,7 +169,7 @@ def mend_doubted(
     believed, and from code ``shade`` on it is ``nearly`` as bright as it says. One that clips is
     the mean as far as that is believed, else the shortest frame's light, but no less than what
     clips, and no more than ``likely`` times what the other channels show. ``guess`` (count, 3),
-    if it is ``guessed``, multiplies what does not clip at ``white``.
+    if it is ``guessed``, multiplies what does not clip at ``white``: in full from half a belief on.
     """
     open_below = white * NEARLY_WHITE
     for i in range(count):
@@ -199,7 +199,7 @@ def mend_doubted(
                 bound = max(darker[at + 1 + c], light[levels * c + ceiling])
                 there = believed * mean + (ONE - believed) * max(fits * own, bound)
                 if guessed and own < open_below:
-                    there *= exp2((ONE - believed) * guess[3 * i + c] * LOG2_E)
+                    there *= exp2(min(TWO * (ONE - believed), ONE) * guess[3 * i + c] * LOG2_E)
                 there = max(there, bound)
             total[4 * i + c] = there * norm
 

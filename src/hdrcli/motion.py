@@ -24,19 +24,17 @@ from numpy.typing import NDArray
 
 from hdrcli import motion_kernels, strips
 from hdrcli.frames import Bracket
-from hdrcli.sights import CLIP as CLIP
-from hdrcli.sights import DARK_BOUND as DARK_BOUND
 from hdrcli.sights import (
     LEAST_QUANTISED,
     QUANTUM,
     Account,
     Box,
     Coming,
+    Noise,
     Sight,
     View,
     reduced_size,
 )
-from hdrcli.sights import Noise as Noise
 
 Floats = NDArray[np.float32]
 
@@ -50,6 +48,7 @@ FEW_PIXELS, BAND_ROWS = 1 << 18, 128  # more than so many are compared in bands,
 STOPS, LOWEST_STOP = motion_kernels.STOPS, motion_kernels.LOWEST_STOP
 TOLERATED_EV = 0.05  # photometric mismatch that the tolerances cover, and chance can show
 SPREAD_EV = 0.3  # spread of the mismatch at one brightness from which it is rather motion
+FAR, GUESSED = 1.5, 0.5  # px of flow from which what it carries is a guess, and by how much
 DISBELIEF = 2e-3  # of the picture that an expected flow does not fit, from which another is sought
 MISMATCH_EV = 0.7  # the largest photometric mismatch that is taken for an error of the exposures
 FEWEST = 60  # pixels in a step of brightness that say something of the mismatch
@@ -434,7 +433,25 @@ def compare(
     there = warped(fitted, flow)
     judged = disagreement(guide, there, strength, noise)
     moved = there if fitted is view else warped(view, flow)
-    return Compared(flow, believe(judged, moved.valid, strength), judged), moved
+    belief = believe(judged, moved.valid, strength)
+    if view.ratio < 1:
+        belief *= 1 - GUESSED * carried(guide, flow, still, strength)
+    return Compared(flow, belief, judged), moved
+
+
+def carried(guide: Guide, flow: Floats, still: Floats, strength: Strength) -> Floats:
+    """Where light is only there because flow carries it, and the guide clips, (h, w) in [0, 1].
+
+    A bound agrees with any flow. Behind somebody who stood before a window in one frame, flow
+    brings what lies beside: it is as bright as it must be, and of another place. ``still`` is the
+    disagreement without flow.
+    """
+    import cv2
+
+    far = cv2.magnitude(flow[..., 0], flow[..., 1]) > FAR
+    unsure = (guide.clipped & far & (still > strength.start)).astype(np.float32)
+    spread = cv2.GaussianBlur(cv2.dilate(unsure, np.ones((3, 3), np.uint8)), (0, 0), 1.0)
+    return np.asarray(spread * guide.clipped, np.float32)
 
 
 def follow(

@@ -7,6 +7,8 @@ import torch
 
 from hdrcli.nets.flowmerge import (
     CERTAIN,
+    DEPTH,
+    STEPS,
     Evidence,
     FlowMerge,
     corrected,
@@ -14,6 +16,7 @@ from hdrcli.nets.flowmerge import (
     merge,
     pair_features,
     photon_weight,
+    spread_out,
     warp,
 )
 
@@ -104,6 +107,43 @@ def test_light_that_clips_in_the_reference_is_never_below_its_clipping():
         filled = fill_in(merged, doubted, torch.full_like(radiance, guess))
         assert (filled[clips] >= BOUND * (1 - 1e-6)).all()
         assert torch.equal(filled[~clips], radiance[~clips])
+
+
+@pytest.mark.parametrize("size", [(64, 96), (61, 83)])
+def test_light_spreads_into_what_is_not_known(size):
+    """A lamp behind a figure: the light beside it, level where it is level, in each colour."""
+    colour = torch.tensor([4.0, 2.0, 1.5]).view(1, 3, 1, 1).expand(1, 3, *size)
+    hole = torch.zeros(1, 1, *size, dtype=torch.bool)
+    hole[..., 20:44, 30:50] = True
+    radiance = torch.where(hole, torch.ones_like(colour), colour)
+    clips = torch.ones_like(colour, dtype=torch.bool)
+    known = spread_out(radiance, clips, (~hole).float(), torch.tensor(1.0))
+    torch.testing.assert_close(known.rise, torch.log(colour / radiance), rtol=0, atol=1e-4)
+    assert (known.distance[~hole.expand_as(colour)] == 0).all()
+    assert (known.distance[hole.expand_as(colour)] > 0).all()
+    assert known.distance[0, 0, 32, 40] > known.distance[0, 0, 21, 40]
+
+
+def test_light_spreads_evenly_between_two_lamps():
+    radiance, belief = torch.ones(1, 3, 32, 128), torch.zeros(1, 1, 32, 128)
+    radiance[..., :32], radiance[..., 96:] = 2.0, 8.0
+    belief[..., :32] = belief[..., 96:] = 1
+    rise = spread_out(radiance, radiance > 0, belief, torch.tensor(1.0)).rise[0, 0, 16, 32:96]
+    assert (rise.diff() >= -1e-3).all()
+    assert rise.exp().min() >= 2 - 1e-3
+    assert rise.exp().max() <= 8 + 1e-3
+    assert rise[31:33].mean().exp() == pytest.approx(4, rel=0.1)
+
+
+def test_only_clipped_and_believed_light_spreads():
+    radiance = torch.full((1, 3, 32, 32), 3.0)
+    sure, bound = torch.ones(1, 1, 32, 32), torch.tensor(1.0)
+    for clips, belief in ((radiance > 9, sure), (radiance > 0, 0 * sure)):
+        found = spread_out(radiance, clips, belief, bound)
+        torch.testing.assert_close(found.rise, (bound / radiance).log())
+        torch.testing.assert_close(found.distance, torch.full_like(radiance, STEPS + 1))
+    faint = spread_out(radiance * 1e3, radiance > 9, sure, bound)
+    assert (faint.rise == -DEPTH).all()
 
 
 def test_where_nothing_is_believed_the_reference_remains():

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from hdrcli import kernels, strips
 from hdrcli.backends.registry import WEIGHT_NAMES, Settings
 from hdrcli.frames import Bracket, Codes, Frame, Radiance
-from hdrcli.motion import CLIP, Motion, Noise
+from hdrcli.motion import Motion
 from hdrcli.once import once
+from hdrcli.sights import CLIP, Noise
 from hdrcli.strips import Placement, Strip
 
 Floats = NDArray[np.float32]
@@ -32,7 +33,7 @@ WeightCurve = Callable[[Floats, float, Noise], Floats]
 FADE = 235 / 255  # from here to CLIP the weight of a code falls to zero
 APART = (0.75, 0.94)  # codes between which a channel loses belief beside one that clips
 NEARLY = np.float32(0.7)  # of the reference's bright light that is there in any case
-LIKELY = np.float32(3)  # times the channels that do not clip: what a doubted frame may still say
+LIKELY = np.float32(1.25)  # times the channels that do not clip: what a doubted frame may still say
 FALLBACK = 1e-7  # weight of the shortest frame where nothing else is known
 FLOAT_LEVELS = 65536  # a float frame's weight is looked up at this many steps
 CERTAIN = np.ones(1, np.float32)  # the belief in each pixel of a frame that is fully believed

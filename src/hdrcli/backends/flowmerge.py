@@ -18,7 +18,8 @@ from hdrcli.backends import denoise
 from hdrcli.backends.average import FADE, Average
 from hdrcli.backends.registry import Settings
 from hdrcli.frames import Bracket, Radiance
-from hdrcli.motion import CLIP, DARK_BOUND, Motion, compose
+from hdrcli.motion import Motion, compose
+from hdrcli.sights import CLIP, DARK_BOUND
 from hdrcli.tiling import Window, windows
 
 if TYPE_CHECKING:
@@ -163,11 +164,14 @@ def guess(
     """The correction of clipped light, (h, w, 3); zero in tiles where the reference never clips."""
     import torch
 
-    from hdrcli.nets.flowmerge import Highlights
+    from hdrcli.nets.flowmerge import Around, Highlights
 
     reference, size = int(arrays["reference"]), judged.belief.shape[-2:]
     level = np.zeros((*size, 3), np.float32)
     clipped = arrays["clipped"][reference]
+    if reference == 0 or not clipped.any():
+        return level
+    rise, distance = surroundings(arrays, judged, device)
 
     def tensor(maps: NDArray[Any], window: Window) -> "torch.Tensor":
         part = np.ascontiguousarray(maps[(..., *window)], np.float32)
@@ -177,7 +181,7 @@ def guess(
         around = tuple(
             slice(max(0, s.start - 2), s.stop + 2) for s in at
         )  # bilinear, and resampled
-        if reference == 0 or not clipped[around].any():
+        if not clipped[around].any():
             continue
         asked = Highlights(
             reference=tensor(arrays["light"][reference], seen),
@@ -186,10 +190,32 @@ def guess(
             clipped=tensor(clipped[None], seen),
             belief=tensor(judged.belief, seen),
             ratio=torch.from_numpy(arrays["ratio"][:1]).to(device),
+            around=Around(tensor(rise, seen), tensor(distance, seen)),
         )
         said = net.level_of(asked)[0][(..., *kept)]
         level[at] = said.permute(1, 2, 0).float().cpu().numpy()
     return level
+
+
+def surroundings(
+    arrays: Arrays, judged: Judged, device: "torch.device | str"
+) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
+    """What is known around clipped light, rise and distance, (3, h, w): of the whole picture.
+
+    It comes from further away than a tile reaches.
+    """
+    import torch
+
+    from hdrcli.nets.flowmerge import spread_out
+
+    def tensor(maps: NDArray[Any]) -> "torch.Tensor":
+        return torch.from_numpy(np.asarray(maps, np.float32)).to(device)[None]
+
+    bound = float(arrays["bound"])
+    clips = tensor(arrays["light"][int(arrays["reference"])]) >= bound
+    known = spread_out(tensor(judged.radiance), clips, tensor(judged.belief), torch.tensor(bound))
+    rise, distance = (part[0].half().cpu().numpy() for part in (known.rise, known.distance))
+    return rise, distance
 
 
 def evidence_arrays(bracket: Bracket, motion: Motion) -> Arrays:

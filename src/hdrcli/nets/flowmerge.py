@@ -8,11 +8,13 @@ linear light:
 
     X = Σ w_i c_i X_i / Σ w_i c_i        w_i: inverse variance, zero where a code clips
     c_i = sigmoid(logit(prior_i) + PairNet(reference, frame_i))
-    X  <- bound exp(relu(log(X / bound) + (1 - belief) FillNet))   where the reference clips
+    X  <- bound exp(relu(log(X / bound) + heard(belief) FillNet))   where the reference clips
 
-With the last layers at zero, as they start, it is the classical merge. PairNet sees one frame
-beside the reference at a time, with the same weights for all, so that any number of frames and
-any reference work. Everything runs at half resolution and coarser.
+FillNet is told what such light is around, where a frame is believed, spread from there into what
+is not known; it says how much of that to take, and what else. With the last layers at zero, as
+they start, it is the classical merge. PairNet sees one frame beside the reference at a time, with
+the same weights for all, so that any number of frames and any reference work. Everything runs at
+half resolution and coarser.
 """
 
 import itertools
@@ -29,14 +31,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 PAIR_INPUTS = 18
-FILL_INPUTS = 12
+FILL_INPUTS = 16
 CERTAIN = 0.995  # the prior is held inside (1 - this, this), so that it can be corrected
 FAR = 4.5  # EV from the reference to which a correction is heard in full
 REACH = 2.0  # px, the largest correction of the flow
 DEPTH = 3.0  # the largest correction of a clipped logarithm, e-folds
+HEARD = 2.0  # times the doubt in darker frames: from a half on the guess is heard in full
+STEPS = 7  # halvings over which light spreads from where it is known
 SHOT, READ, QUANTUM = 2e-4, 1e-6, 4 / 12 / 255**2  # of the noise model, white at 1.0
 APART = (0.63, 1.045)  # times fade: light between which a channel beside a clipped one is doubted
-LIKELY = 3.0  # times the channels that do not clip: what a doubted frame may still say
+LIKELY = 1.25  # times the channels that do not clip: what a doubted frame may still say
 DIM = 1e-6  # light that nothing is divided by
 GAMMA, BLACKEST = 1 / 2.2, 1e-6  # of what the networks see, and the light that is black there
 FALLBACK = 1e-7  # weight of the shortest frame where nothing else is known
@@ -85,7 +89,7 @@ class Highlights:
     ``reference`` and ``shortest`` (C = 3): light of these frames, their own white at 1.0.
     ``radiance`` (C = 3): the merge so far. ``clipped`` and ``belief`` (C = 1): where the reference
     clips, and how far a darker frame is believed. ``ratio`` (B,): exposure of the shortest frame
-    over the reference's.
+    over the reference's. ``around``: what is known beside.
     """
 
     reference: Tensor
@@ -94,6 +98,19 @@ class Highlights:
     clipped: Tensor
     belief: Tensor
     ratio: Tensor
+    around: "Around"
+
+
+@dataclass(frozen=True)
+class Around:
+    """Light that clips in the reference, spread from where a darker frame is believed about it.
+
+    ``rise`` (B, 3, H, W): the logarithm of that light over the merge so far, within DEPTH.
+    ``distance`` (B, 3, H, W): from where it is known, in halvings of the picture.
+    """
+
+    rise: Tensor
+    distance: Tensor
 
 
 @dataclass(frozen=True)
@@ -188,7 +205,7 @@ class FlowMerge(nn.Module):
         self.logit = zeroed(nn.Conv2d(widths[0], 4, 3, 1, 1))
         self.flow = zeroed(nn.Conv2d(widths[1], 2, 3, 1, 1))
         self.fill = UNet(FILL_INPUTS, tuple(fill_widths))
-        self.level = zeroed(nn.Conv2d(fill_widths[0], 12, 3, 1, 1))
+        self.level = zeroed(nn.Conv2d(fill_widths[0], 16, 3, 1, 1))
 
     def forward(self, evidence: Evidence) -> Tensor:
         """Radiance of the reference's moment, (B, 3, H, W), the reference's white at 1.0."""
@@ -240,13 +257,15 @@ class FlowMerge(nn.Module):
                 clipped=evidence.of_reference(evidence.clipped),
                 belief=merged.belief,
                 ratio=evidence.ratio[:, 0],
+                around=around(evidence, merged),
             )
         )
 
     def level_of(self, asked: Highlights) -> Tensor:
         """The same, of what FillNet is asked about."""
         features = self.fill(fill_features(asked))
-        return DEPTH * torch.tanh(F.pixel_shuffle(self.level(features[0]), 2))
+        said = F.pixel_shuffle(self.level(features[0]), 2)
+        return DEPTH * torch.tanh(said[:, :3]) + torch.tanh(said[:, 3:]) * asked.around.rise
 
 
 def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
@@ -348,9 +367,45 @@ def fill_features(asked: Highlights) -> Tensor:
             asked.clipped,
             asked.belief,
             torch.ones_like(asked.belief) * top.log2() / 8,
+            asked.around.rise / DEPTH,
+            asked.around.distance.mean(1, keepdim=True) / STEPS,
         ],
         dim=1,
     )
+
+
+def around(e: Evidence, merged: Merged) -> Around:
+    """The light of clipped surroundings, for FillNet."""
+    bound = e.bound[:, None, None, None]
+    return spread_out(merged.radiance, e.of_reference(e.light) >= bound, merged.belief, bound)
+
+
+def spread_out(radiance: Tensor, clips: Tensor, belief: Tensor, bound: Tensor) -> Around:
+    """Spread light from where it is known to where it is not, as pull and push do.
+
+    Gortler et al., The Lumigraph, SIGGRAPH 1996, section 3.4. ``clips`` (B, 3, H, W): channels of
+    the reference that clip, at ``bound``; ``belief`` (B, 1, H, W) in what darker frames measure.
+    Where nothing is known within 2 ** STEPS pixels, it is ``bound``.
+    """
+    level = torch.log(radiance.clamp_min(DIM) / bound)
+    steps = [(level, clips * belief.square())]
+    for _ in range(STEPS):
+        value, known = steps[-1]
+        total, share = halved(value * known), halved(known)
+        steps.append((total / share.clamp_min(DIM), (4 * share).clamp_max(1)))
+    found, distance = torch.zeros_like(steps[-1][0]), torch.full_like(steps[-1][0], STEPS + 1)
+    for i, (value, known) in reversed(list(enumerate(steps))):
+        found, distance = (
+            F.interpolate(x, size=value.shape[-2:], mode="bilinear", align_corners=False)
+            for x in (found, distance)
+        )
+        found, distance = torch.lerp(found, value, known), distance + known * (i - distance)
+    return Around((found - level).clamp(-DEPTH, DEPTH), distance)
+
+
+def halved(x: Tensor) -> Tensor:
+    """Means over blocks of 2 x 2 pixels; the last ones may be smaller."""
+    return F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
 
 
 def apply_flow(e: Evidence, flow: Tensor) -> Evidence:
@@ -434,5 +489,6 @@ def fill_in(merged: Merged, e: Evidence, guess: Tensor) -> Tensor:
     """Correct light that clips in the reference, as far as no darker frame is believed."""
     clips = e.of_reference(e.light) >= e.bound[:, None, None, None]
     above = torch.log(merged.radiance.clamp_min(DIM) / merged.least)
-    filled = merged.least * torch.exp(F.relu(above + (1 - merged.belief) * guess))
+    heard = (HEARD * (1 - merged.belief)).clamp_max(1)
+    filled = merged.least * torch.exp(F.relu(above + heard * guess))
     return torch.where(clips & (e.ratio < 1).any(1)[:, None, None, None], filled, merged.radiance)
