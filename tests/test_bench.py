@@ -71,6 +71,17 @@ def test_nine_made_photographs_span_no_more_than_a_camera_does(tmp_path):
     np.testing.assert_allclose(bracket.evs, np.arange(-4, 5), atol=0.05)
 
 
+def test_a_run_is_compared_to_the_floor_of_its_turn():
+    """On a machine that gets slower all the time a merge of two floors stays one."""
+    floors = np.array([[1.0, 2.0], [2.0, 4.0], [5.0, 10.0]])
+    found = merging.row("a merge", [(2.0, 3.0), (4.0, 6.0), (10.0, 15.0)], floors)
+    assert (found["times_floor"], found["cpu_times_floor"]) == (2, 1.5)
+    assert (found["seconds"], found["cpu_seconds"]) == (4, 6)
+    alone = merging.row("in a new process", [(6.0, float("nan"))], floors)
+    assert (alone["seconds"], alone["times_floor"]) == (6, 3)
+    assert alone["cpu_seconds"] is alone["cpu_times_floor"] is None
+
+
 @pytest.mark.slow
 def test_bench_merge_says_what_a_merge_costs(hdrcli, tmp_path):
     paths = save(photograph(texture(200, 300)), tmp_path)

@@ -63,8 +63,9 @@ def measure(
 ) -> dict[str, Any]:
     """Time a merge of ``files``, or of a bracket made for it, and everything it is compared to.
 
-    Seconds are medians of ``runs``; ``times_floor`` is over decoding and encoding alone. The
-    processor's seconds, of all threads, say the same on a machine that does something else too.
+    Everything is done in turns, ``runs`` times; seconds are medians. ``times_floor`` is over
+    decoding and encoding alone in the same turn, the median too: a machine that others use is
+    faster in one minute than in the next. The processor's seconds are those of all threads.
     """
     tell = progress or silent
     count = threads or device.cores()
@@ -74,7 +75,6 @@ def measure(
         paths = list(files) or made(room, make)
         tell("merge, cold", 0.1)
         (cold, outcome), memory = fresh(cold_merge, paths, room / "cold.exr", count, backend)
-        rows = [row("merge, cold: a new process, imports included", [(cold, float("nan"))])]
         outputs = [room / "warm.exr"]
 
         def merge(name: str) -> Callable[[], object]:
@@ -89,15 +89,15 @@ def measure(
         ]
         if outcome["backend"] != "average":
             steps.append(("merge by average, warm", merge("average")))
-        for i, (name, work) in enumerate(steps):
-            tell(name, 0.2 + 0.8 * i / len(steps))
-            rows.append(row(name, clocked(work, runs)))
+        taken: list[list[Clocked]] = [[] for _ in steps]
+        for turn in range(runs):
+            for i, (name, work) in enumerate(steps):
+                tell(name, 0.2 + 0.8 * (turn + i / len(steps)) / runs)
+                taken[i].append(clocked(work))
         height, width = formats.read(paths[0]).size
-    for kind in ("", "cpu_"):
-        floor = rows[2][f"{kind}seconds"] + rows[3][f"{kind}seconds"]
-        for entry in rows:
-            spent = entry[f"{kind}seconds"]
-            entry[f"{kind}times_floor"] = None if spent is None else round(spent / floor, 2)
+    floors = np.add(taken[1], taken[2])
+    rows = [row("merge, cold: a new process, imports included", [(cold, float("nan"))], floors)]
+    rows += [row(name, times, floors) for (name, _), times in zip(steps, taken, strict=True)]
     tell("done", 1.0)
     return {
         "bracket": f"{len(paths)} photographs" if files else str(make),
@@ -106,7 +106,7 @@ def measure(
         "threads": count,
         "backend": outcome["backend"],
         "peak_memory_gb": round(memory / 1e9, 2),
-        "floor_seconds": round(rows[2]["seconds"] + rows[3]["seconds"], 3),
+        "floor_seconds": round(float(np.median(floors[:, 0])), 3),
         "rows": rows,
         "stages": outcome["seconds"],
     }
@@ -115,26 +115,26 @@ def measure(
 Clocked = tuple[float, float]  # seconds on the wall, and of the processor over all threads
 
 
-def clocked(work: Callable[[], object], runs: int) -> list[Clocked]:
-    """Run ``work`` so many times."""
-    found = []
-    for _ in range(runs):
-        start, before = time.perf_counter(), os.times()
-        work()
-        after = os.times()
-        spent = after.user + after.system - before.user - before.system
-        found.append((time.perf_counter() - start, spent))
-    return found
+def clocked(work: Callable[[], object]) -> Clocked:
+    """Run ``work``."""
+    start, before = time.perf_counter(), os.times()
+    work()
+    wall, after = time.perf_counter() - start, os.times()
+    return wall, after.user + after.system - before.user - before.system
 
 
-def row(what: str, runs: Sequence[Clocked]) -> dict[str, Any]:
-    """One line of the table."""
-    wall, processor = (float(np.median(column)) for column in zip(*runs, strict=True))
+def row(what: str, runs: Sequence[Clocked], floors: NDArray[np.float64]) -> dict[str, Any]:
+    """One line of the table: a run beside the floor (n, 2) of its turn, or one beside them all."""
+    wall, processor = (float(median) for median in np.median(runs, axis=0))
+    over, processor_over = (float(ratio) for ratio in np.median(np.divide(runs, floors), axis=0))
+    unknown = np.isnan(processor)
     return {
         "what": what,
         "seconds": round(wall, 3),
-        "cpu_seconds": None if np.isnan(processor) else round(processor, 3),
+        "cpu_seconds": None if unknown else round(processor, 3),
         "runs": [round(seconds, 3) for seconds, _ in runs],
+        "times_floor": round(over, 2),
+        "cpu_times_floor": None if unknown else round(processor_over, 2),
     }
 
 
