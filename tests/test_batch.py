@@ -565,7 +565,11 @@ def card_of(folder, sets):
     return folder
 
 
-def kill_test(tmp_path, kills, sets):
+def killed(tmp_path, kills, sets):
+    """The folder that a batch wrote which was killed so often, and what a calm one writes.
+
+    After each kill every file is whole, or not there.
+    """
     card = card_of(tmp_path / "card", sets)
     merge_all(card, tmp_path / "calm")
     calm = digests(tmp_path / "calm")
@@ -577,18 +581,21 @@ def kill_test(tmp_path, kills, sets):
         if len(OutcomeLog(out).latest()) == sets:
             for path in out.glob("IMG_*"):
                 path.unlink()  # all done: start over, so that every kill finds work
+    return out, calm
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_only_whole_files_and_a_rerun_finishes(tmp_path):
+    out, calm = killed(tmp_path, kills=2, sets=4)
     assert digests(out) == calm
     assert not list(out.rglob("*.part*"))
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_only_whole_files_and_a_rerun_finishes(tmp_path):
-    kill_test(tmp_path, kills=2, sets=4)
-
-
-@pytest.mark.slow
 def test_a_hundred_kills(tmp_path):
-    kill_test(tmp_path, kills=100, sets=12)
+    out, calm = killed(tmp_path, kills=100, sets=12)
+    assert digests(out) == calm
+    assert not list(out.rglob("*.part*"))
 
 
 # ---- watching --------------------------------------------------------------------------------

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from hdrcli import motion
-from hdrcli.backends import Settings, load_backend
+from hdrcli import kernels, motion
+from hdrcli.backends import Settings, average, load_backend
 from hdrcli.backends.average import Average
 from hdrcli.backends.flowmerge import correct, evidence_arrays, evidence_of, padded
+from hdrcli.nets import flowmerge as nets
 from hdrcli.nets.flowmerge import FlowMerge
 from tests.scenes import photograph, texture
 
@@ -47,6 +48,11 @@ def test_an_untrained_network_changes_almost_nothing():
     assert np.median(np.abs(same / plain - 1)) < 1e-3
     assert np.quantile(np.abs(same / plain - 1), 0.95) < 0.03
     assert not guess.any()
+
+
+def test_photographs_are_merged_by_the_rules_that_the_network_learned_with():
+    assert average.LIKELY == nets.LIKELY
+    assert kernels.HEARD == nets.HEARD
 
 
 @pytest.mark.parametrize(("count", "reference"), [(2, 0), (2, 1), (3, 1), (5, 0), (7, 6), (9, 4)])

@@ -33,6 +33,7 @@ FOUR, NEARLY_WHITE, DIMMEST = np.float32(4), np.float32(1 - 1e-5), np.float32(1e
 ROOT_TWO, LOG2_E = np.float32(2**0.5), np.float32(1.4426950408889634)
 LN_2, NEARLY_ONE = np.float32(0.6931471805599453), np.float32(0.999)
 LAST = np.float32(65535)
+HEARD = np.float32(2)  # times the doubt: how far a guess of clipped light is heard
 
 
 @kernel
@@ -199,7 +200,7 @@ def mend_doubted(
                 bound = max(darker[at + 1 + c], light[levels * c + ceiling])
                 there = believed * mean + (ONE - believed) * max(fits * own, bound)
                 if guessed and own < open_below:
-                    there *= exp2(min(TWO * (ONE - believed), ONE) * guess[3 * i + c] * LOG2_E)
+                    there *= exp2(min(HEARD * (ONE - believed), ONE) * guess[3 * i + c] * LOG2_E)
                 there = max(there, bound)
             total[4 * i + c] = there * norm
 

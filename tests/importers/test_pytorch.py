@@ -1,4 +1,5 @@
 import pickle
+import re
 import zipfile
 from typing import Any
 
@@ -150,8 +151,9 @@ def test_tensors_are_copies_of_their_own(tmp_path):
 # -- wrong and hostile files ------------------------------------------------------------------
 
 
-def refuse(backend, files, match):
-    with pytest.raises(WeightsError, match=match) as caught:
+def refusal(backend, files):
+    """The error, which names the file and says what to do."""
+    with pytest.raises(WeightsError) as caught:
         import_files(backend, files)
     assert all(str(path) in str(caught.value) for path in files[:1])
     assert caught.value.hint
@@ -167,14 +169,14 @@ class Command:
 def test_code_is_not_run(tmp_path, capsys, old):
     path = tmp_path / "x.pth"
     torch.save({"state_dict": Command()}, path, _use_new_zipfile_serialization=not old)
-    refuse("adnet", [path], "not a checkpoint of tensors")
+    assert "not a checkpoint of tensors" in str(refusal("adnet", [path]))
     path.write_bytes(pickle.dumps(Command()))
-    refuse("adnet", [path], "not a checkpoint of tensors")
+    assert "not a checkpoint of tensors" in str(refusal("adnet", [path]))
     assert "must not run" not in capsys.readouterr().out
 
 
 def test_absent_file(tmp_path):
-    refuse("adnet", [tmp_path / "no.pth"], "cannot be read")
+    assert "cannot be read" in str(refusal("adnet", [tmp_path / "no.pth"]))
 
 
 @pytest.mark.parametrize(
@@ -183,7 +185,7 @@ def test_absent_file(tmp_path):
 def test_other_files(tmp_path, data):
     path = tmp_path / "x.pth"
     path.write_bytes(data)
-    refuse("adnet", [path], "x.pth")
+    assert "x.pth" in str(refusal("adnet", [path]))
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -193,7 +195,7 @@ def test_cut_short(tmp_path, old):
     whole = path.read_bytes()
     for length in range(0, len(whole), len(whole) // 17):
         path.write_bytes(whole[:length])
-        refuse("adnet", [path], "x.pth")
+        assert "x.pth" in str(refusal("adnet", [path]))
 
 
 @pytest.mark.slow
@@ -221,7 +223,7 @@ def test_archive_that_unpacks_to_more_than_a_network(tmp_path, monkeypatch):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data/0", bytes(1 << 21))
     assert path.stat().st_size < 1 << 14
-    refuse("adnet", [path], "more than any published network has")
+    assert "more than any published network has" in str(refusal("adnet", [path]))
 
 
 def change(name, value):
@@ -258,7 +260,8 @@ SPOILED = {
 def test_what_is_not_the_network_is_refused(tmp_path, name):
     spoil, match = SPOILED[name]
     save_adnet(tmp_path / "x.pth", ADNETS["ours"], wrap=spoil)
-    error = refuse("adnet", [tmp_path / "x.pth"], match)
+    error = refusal("adnet", [tmp_path / "x.pth"])
+    assert re.search(match, str(error))
     assert (
         name
         in ("shape", "not a number", "whole numbers", "a huge view", "a huge network", "no groups")
@@ -268,16 +271,17 @@ def test_what_is_not_the_network_is_refused(tmp_path, name):
 
 def test_parts_are_asked_for(tmp_path):
     _, files = save_video(tmp_path, {})
-    error = refuse("deephdrvideo", files[:2], "one of the three parts")
+    error = refusal("deephdrvideo", files[:2])
+    assert "one of the three parts" in str(error)
     assert "refine_net.pth" in str(error.hint)
-    refuse("deephdrvideo", [files[0], *files], "in another file already")
+    assert "in another file already" in str(refusal("deephdrvideo", [files[0], *files]))
 
 
 def test_weights_of_another_network(tmp_path):
     save_adnet(tmp_path / "x.pth", ADNETS["ours"])
-    refuse("deephdrvideo", [tmp_path / "x.pth"], "not weights of deephdrvideo")
+    assert "not weights of deephdrvideo" in str(refusal("deephdrvideo", [tmp_path / "x.pth"]))
     _, files = save_video(tmp_path, {})
-    refuse("adnet", files[:1], "not weights of adnet")
+    assert "not weights of adnet" in str(refusal("adnet", files[:1]))
 
 
 def test_nothing_to_import(tmp_path):

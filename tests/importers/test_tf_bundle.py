@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -84,11 +86,13 @@ def test_the_generator(tmp_path):
 # -- wrong and hostile files ------------------------------------------------------------------
 
 
-def refuse(path, match):
-    with pytest.raises(WeightsError, match=match) as caught:
+def refusal(path):
+    """What is said, which names the file; and what to do is said too."""
+    with pytest.raises(WeightsError) as caught:
         import_files("hdrgan", [path])
     assert path.stem in str(caught.value)
     assert caught.value.hint
+    return str(caught.value)
 
 
 @pytest.fixture
@@ -97,23 +101,23 @@ def checkpoint(tmp_path):
 
 
 def test_absent_files(tmp_path, checkpoint):
-    refuse(tmp_path / "no.index", "no.index: No such file")
+    assert "no.index: No such file" in refusal(tmp_path / "no.index")
     checkpoint.with_suffix(".data-00000-of-00001").unlink()
-    refuse(checkpoint, "data-00000-of-00001: .*No such file")
+    assert re.search("data-00000-of-00001: .*No such file", refusal(checkpoint))
 
 
 def test_cut_short(checkpoint):
     data = checkpoint.with_suffix(".data-00000-of-00001")
     whole = data.read_bytes()
     data.write_bytes(whole[:-1])
-    refuse(checkpoint, "is cut short")
+    assert "is cut short" in refusal(checkpoint)
     data.write_bytes(whole)
     whole = checkpoint.read_bytes()
     for length in range(0, len(whole), 501):
         checkpoint.write_bytes(whole[:length])
-        refuse(checkpoint, "no LevelDB table")
+        assert "no LevelDB table" in refusal(checkpoint)
         checkpoint.write_bytes(whole[:length] + whole[-48:])
-        refuse(checkpoint, "model")
+        assert "model" in refusal(checkpoint)
 
 
 @settings(max_examples=12)
@@ -150,11 +154,17 @@ SPOILED = {
 @pytest.mark.parametrize("name", SPOILED)
 def test_what_is_not_the_generator_is_refused(tmp_path, name):
     change, match = SPOILED[name]
-    refuse(write_bundle(tmp_path / "model", random_generator(channels=1) | change), match)
+    assert re.search(
+        match, refusal(write_bundle(tmp_path / "model", random_generator(channels=1) | change))
+    )
 
 
 def test_a_layer_is_missing(tmp_path):
     variables = random_generator(channels=1)
     del variables[f"{FIRST}/bias"]
-    refuse(write_bundle(tmp_path / "model", variables), "missing encoders.0.blocks.0.conv1.bias")
-    refuse(write_bundle(tmp_path / "other", {"a": np.array([1], np.float32)}), "no tensor for")
+    assert "missing encoders.0.blocks.0.conv1.bias" in refusal(
+        write_bundle(tmp_path / "model", variables)
+    )
+    assert "no tensor for" in refusal(
+        write_bundle(tmp_path / "other", {"a": np.array([1], np.float32)})
+    )
