@@ -70,22 +70,23 @@ def measure(
     tell = progress or silent
     count = threads or device.cores()
     with tempfile.TemporaryDirectory(prefix="hdrcli-bench-") as folder:
-        room = Path(folder)
+        room, written = Path(folder), Path(folder) / "written"
+        written.mkdir()
         tell("photographs", 0.0)
         paths = list(files) or made(room, make)
         tell("merge, cold", 0.1)
-        (cold, outcome), memory = fresh(cold_merge, paths, room / "cold.exr", count, backend)
-        outputs = [room / "warm.exr"]
+        (cold, outcome), memory = fresh(cold_merge, paths, written / "cold.exr", count, backend)
+        outputs = [written / "warm.exr"]
 
         def merge(name: str) -> Callable[[], object]:
-            options = MergeOptions(threads=count, overwrite=True, backend=name)
+            options = MergeOptions(threads=count, backend=name)
             return lambda: pipeline.merge_files(paths, outputs, options)
 
         steps: list[tuple[str, Callable[[], object]]] = [
             ("merge, warm", merge(backend)),
             ("decode the inputs", lambda: formats.read_all(paths, count)),
-            ("encode the outputs", Encode(paths, room, count)),
-            ("OpenCV: AlignMTB, MergeDebevec, .hdr", OpenCV(paths, room, count)),
+            ("encode the outputs", Encode(paths, written, count)),
+            ("OpenCV: AlignMTB, MergeDebevec, .hdr", OpenCV(paths, written, count)),
         ]
         if outcome["backend"] != "average":
             steps.append(("merge by average, warm", merge("average")))
@@ -93,6 +94,8 @@ def measure(
         for turn in range(runs):
             for i, (name, work) in enumerate(steps):
                 tell(name, 0.2 + 0.8 * (turn + i / len(steps)) / runs)
+                for old in written.iterdir():  # some disks are slow to replace a large file
+                    old.unlink()
                 taken[i].append(clocked(work))
         height, width = formats.read(paths[0]).size
     floors = np.add(taken[1], taken[2])
@@ -143,7 +146,7 @@ def cold_merge(
 ) -> tuple[float, dict[str, Any]]:
     """The first merge of a process, in seconds, with what importing costs; and what it says."""
     start = time.perf_counter()
-    options = MergeOptions(threads=threads, overwrite=True, backend=backend)
+    options = MergeOptions(threads=threads, backend=backend)
     outcome = pipeline.merge_files(paths, [output], options)
     return time.perf_counter() - start, outcome.as_dict()
 
@@ -277,10 +280,8 @@ class Encode:
 
     def __call__(self) -> None:
         """Write both."""
-        formats.write(self.folder / "encoded.exr", self.image, overwrite=True, options=self.store)
-        formats.write_display_codes(
-            self.folder / "encoded.jpg", self.codes, overwrite=True, options=self.store
-        )
+        formats.write(self.folder / "encoded.exr", self.image, options=self.store)
+        formats.write_display_codes(self.folder / "encoded.jpg", self.codes, options=self.store)
 
 
 class OpenCV:
