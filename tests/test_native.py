@@ -157,27 +157,44 @@ def test_what_is_near_a_reference_is_added(rng):
 
 @pytest.mark.parametrize("levels", [256, 65536])
 def test_a_sum_of_parts_is_the_whole(rng, levels):
-    count = 1003
-    codes = rng.integers(0, levels, (count, 3)).astype(np.uint8 if levels == 256 else np.uint16)
-    light, weight = rng.random((3, levels), np.float32), rng.random(levels, np.float32)
-    belief = rng.random(count, np.float32)
+    count, frames = 2 * kernels.NEAR + 131, 3
+    kind = np.uint8 if levels == 256 else np.uint16
+    codes = tuple(rng.integers(0, levels, (count, 3)).astype(kind) for _ in range(frames))
+    light = tuple(rng.random((3, levels), np.float32) for _ in range(frames))
+    weight = tuple(rng.random(levels, np.float32) for _ in range(frames))
+    belief = rng.random(count, np.float32), np.ones(1, np.float32), rng.random(count, np.float32)
+    steps, fallbacks = np.array([1, 0, 1]), np.array([1e-7, 0, 0.5], np.float32)
 
-    def summed(parts):
+    def summed(parts, groups):
         total, out = np.zeros((count, 4), np.float32), np.empty((count, 3), np.float32)
         for part in parts:
-            rest = np.float32(1e-7), total[part], levels, part.stop - part.start
-            kernels.accumulate(codes[part], light, weight, belief[part], 1, *rest)
-            few = np.empty(1, np.int64)
-            kernels.divide(total[part], np.float32(0), out[part], few, part.stop - part.start)
+            rows, few = part.stop - part.start, np.empty(1, np.int64)
+            shown = tuple(one[part] for one in codes)
+            sure = tuple(one[part if len(one) > 1 else slice(None)] for one in belief)
+            for some in groups:
+                frame = (shown[some], light[some], weight[some], sure[some])
+                rest = total[part], levels, rows, len(shown[some])
+                kernels.accumulate(*frame, steps[some], fallbacks[some], *rest)
+            kernels.divide(total[part], np.float32(0), out[part], few, rows)
         return total, out
 
-    whole, mean = summed([slice(0, count)])
-    cuts = [0, 1, 8, 24, 57, 500, 1002, count]
-    for one, other in zip((whole, mean), summed(map(slice, cuts, cuts[1:])), strict=True):
-        assert (one == other).all()
-    expected = weight[codes.max(axis=1)] * belief + np.float32(1e-7)
-    assert np.allclose(whole[:, 3], expected, rtol=1e-6)
-    assert np.allclose(mean, np.stack([light[c][codes[:, c]] for c in range(3)], -1), rtol=1e-5)
+    every = slice(0, frames)
+    whole, mean = summed([slice(0, count)], [every])
+    cuts = [0, 1, 8, 24, 57, 500, 1002, kernels.NEAR, count]
+    one_by_one = [slice(k, k + 1) for k in range(frames)]
+    for parts, groups in (
+        (map(slice, cuts, cuts[1:]), [every]),
+        ([slice(0, count)], one_by_one),
+    ):
+        for one, other in zip((whole, mean), summed(parts, groups), strict=True):
+            assert (one == other).all()
+    weights = [weight[k][codes[k].max(axis=1)] * belief[k] + fallbacks[k] for k in range(frames)]
+    shown = [np.stack([light[k][c][codes[k][:, c]] for c in range(3)], -1) for k in range(frames)]
+    expected = (
+        sum(w[:, None] * x for w, x in zip(weights, shown, strict=True)) / sum(weights)[:, None]
+    )
+    assert np.allclose(whole[:, 3], sum(weights), rtol=1e-6)
+    assert np.allclose(mean, expected, rtol=1e-5)
 
 
 def test_wrong_arrays_are_refused():

@@ -33,33 +33,41 @@ FOUR, NEARLY_WHITE, DIMMEST = np.float32(4), np.float32(1 - 1e-5), np.float32(1e
 ROOT_TWO, LOG2_E = np.float32(2**0.5), np.float32(1.4426950408889634)
 LN_2, NEARLY_ONE = np.float32(0.6931471805599453), np.float32(0.999)
 LAST = np.float32(65535)
+NEAR = 1024  # pixels
 HEARD = np.float32(2)  # times the doubt: how far a guess of clipped light is heard
 
 
 @kernel
 def accumulate(
-    codes: Codes,
-    light: Floats,
-    weight: Floats,
-    belief: Floats,
-    step: int,
-    fallback: np.float32,
+    codes: tuple[Codes, ...],
+    light: tuple[Floats, ...],
+    weight: tuple[Floats, ...],
+    belief: tuple[Floats, ...],
+    steps: Integers,
+    fallbacks: Floats,
     total: Floats,
     levels: int,
     count: int,
+    frames: int,
 ) -> None:
-    """Add one frame to a weighted sum: w X of three channels, and w, for each pixel.
+    """Add some frames to a weighted sum: w X of three channels, and w, for each pixel.
 
-    ``light`` is (3, levels), ``weight`` (levels), looked up at the largest channel. ``belief``,
-    for each ``step``-th pixel, multiplies it; ``fallback`` is added. ``total`` is (count, 4).
+    Of each frame ``light`` is (3, levels), ``weight`` (levels), looked up at the largest channel.
+    ``belief``, for each ``steps``-th pixel, multiplies it; ``fallbacks`` are added. ``total`` is
+    (count, 4); NEAR pixels of it are summed at a time, which stay in a first-level cache.
     """
-    for i in range(count):
-        red, green, blue = codes[3 * i], codes[3 * i + 1], codes[3 * i + 2]
-        w = weight[max(red, green, blue)] * belief[i * step] + fallback
-        total[4 * i] += w * light[red]
-        total[4 * i + 1] += w * light[levels + green]
-        total[4 * i + 2] += w * light[2 * levels + blue]
-        total[4 * i + 3] += w
+    for first in range(0, count, NEAR):
+        last = min(first + NEAR, count)
+        for k in range(frames):
+            shown, curves, weights, sure = codes[k], light[k], weight[k], belief[k]
+            step, fallback = steps[k], fallbacks[k]
+            for i in range(first, last):
+                red, green, blue = shown[3 * i], shown[3 * i + 1], shown[3 * i + 2]
+                w = weights[max(red, green, blue)] * sure[i * step] + fallback
+                total[4 * i] += w * curves[red]
+                total[4 * i + 1] += w * curves[levels + green]
+                total[4 * i + 2] += w * curves[2 * levels + blue]
+                total[4 * i + 3] += w
 
 
 @inlined

@@ -6,9 +6,10 @@ kept in the user's cache folder; llvmlite alone, which is numba's way to LLVM, l
 twentieth of a second.
 
 A kernel is a plain function over flat arrays that returns nothing. Its annotations are its
-signature: ``NDArray`` of a type is a pointer to contiguous numbers, a TypeVar of several such
-types makes the kernel once for each, ``int`` is 64 bits, ``np.float32`` is one number. Integers
-may be added to shorter ones; nothing is checked inside, so that callers must get sizes right.
+signature: ``NDArray`` of a type is a pointer to contiguous numbers, a tuple of any number of such
+arrays is a pointer to their pointers, a TypeVar of several types makes the kernel once for each,
+``int`` is 64 bits, ``np.float32`` is one number. Integers may be added to shorter ones; nothing is
+checked inside, so that callers must get sizes right.
 """
 
 import ctypes
@@ -20,10 +21,11 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, get_args, get_origin
 
 import numpy as np
 
@@ -34,7 +36,19 @@ log = logging.getLogger("hdrcli")
 
 Parameters = ParamSpec("Parameters")
 Inlined = TypeVar("Inlined", bound=Callable[..., Any])
-Type = np.dtype[Any] | type  # of an array's numbers, or int or np.float32
+
+
+@dataclass(frozen=True)
+class Several:
+    """Any number of arrays of one type."""
+
+    kind: np.dtype[Any]
+
+    def __str__(self) -> str:
+        return str(self.kind)
+
+
+Type = np.dtype[Any] | Several | type  # of an array's numbers, of several's, int or np.float32
 Types = tuple[Type, ...]  # of the arguments
 
 DIGEST = hashlib.sha256().digest_size
@@ -74,8 +88,7 @@ class Kernel(Generic[Parameters]):
     def __call__(self, *args: Parameters.args, **named: Parameters.kwargs) -> None:
         """Run it. Arrays must be contiguous, and of the types of the annotations."""
         assert not named, "kernels take their arguments by position"
-        deciding = args[self.varying]
-        choice = deciding.dtype if isinstance(deciding, np.ndarray) else None
+        choice = _choice(args[self.varying])
         call, kinds = self._ready.get(choice) or self._made_ready(choice)
         call(
             ctypes.byref(_NOWHERE),
@@ -103,37 +116,59 @@ class Kernel(Generic[Parameters]):
     @cached_property
     def varying(self) -> int:
         """Which argument decides between the variants."""
-        return next((i for i, hint in enumerate(self.hints) if isinstance(hint, TypeVar)), 0)
+        return next((i for i, hint in enumerate(self.hints) if _free(hint)), 0)
 
     @cached_property
     def variants(self) -> list[Types]:
         """The types of the arguments, once for each type that the TypeVar may be."""
-        free = self.hints[self.varying]
-        choices = free.__constraints__ if isinstance(free, TypeVar) else (None,)
-        return [
-            tuple(_type_of(choice if isinstance(hint, TypeVar) else hint) for hint in self.hints)
-            for choice in choices
-        ]
+        free = _free(self.hints[self.varying])
+        choices = free.__constraints__ if free else (None,)
+        return [tuple(_type_of(hint, choice) for hint in self.hints) for choice in choices]
 
 
-def _type_of(hint: object) -> Type:
+def _choice(deciding: object) -> Type | None:
+    """The type of what decides between variants, as an argument."""
+    if isinstance(deciding, tuple):
+        return Several(deciding[0].dtype)
+    return deciding.dtype if isinstance(deciding, np.ndarray) else None
+
+
+def _free(hint: object) -> TypeVar | None:
+    """The TypeVar in an annotation."""
+    inner = get_args(hint)[0] if get_origin(hint) is tuple else hint
+    return inner if isinstance(inner, TypeVar) else None
+
+
+def _type_of(hint: object, choice: object) -> Type:
+    """The type that an annotation means, where its TypeVar is ``choice``."""
     if isinstance(hint, type):
         assert hint in (int, np.float32), hint
         return hint
-    numbers: type = get_args(get_args(hint)[1])[0]
+    if get_origin(hint) is tuple:
+        one = _type_of(get_args(hint)[0], choice)
+        assert isinstance(one, np.dtype), hint
+        return Several(one)
+    numbers: type = get_args(get_args(choice if isinstance(hint, TypeVar) else hint)[1])[0]
     return np.dtype(numbers)
 
 
 def _passed(arg: object, kind: Type) -> object:
-    if not isinstance(kind, np.dtype):
-        return arg
+    """An argument as machine code takes it."""
+    if isinstance(kind, Several):
+        assert isinstance(arg, tuple)
+        return (ctypes.c_void_p * len(arg))(*[_address(one, kind.kind) for one in arg])
+    return _address(arg, kind) if isinstance(kind, np.dtype) else arg
+
+
+def _address(arg: object, kind: np.dtype[Any]) -> int:
+    """Where the numbers of an array lie."""
     assert isinstance(arg, np.ndarray)
     assert arg.dtype == kind, (arg.dtype, kind)
     assert arg.flags.c_contiguous, arg.strides
     try:  # a third of the time of the other, and merges pass thousands
         return ctypes.addressof(ctypes.c_char.from_buffer(arg))  # type: ignore[arg-type]
     except (TypeError, ValueError):  # the array is read-only, or empty
-        return arg.ctypes.data
+        return int(arg.ctypes.data)
 
 
 _LOADING = threading.Lock()
@@ -259,6 +294,8 @@ def compiled(kernel: Kernel[...], kinds: Types) -> bytes:
     settings.CPU_FEATURES = _features()  # read when it compiles for the first time
 
     def named(kind: Type) -> Any:  # noqa: ANN401  numba's own
+        if isinstance(kind, Several):
+            return numba.types.CPointer(named(kind.kind))  # type: ignore[no-untyped-call]
         if isinstance(kind, np.dtype):
             return numba.types.CPointer(numba.from_dtype(kind))  # type: ignore[no-untyped-call]
         return numba.int64 if kind is int else numba.float32

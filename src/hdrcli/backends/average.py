@@ -12,8 +12,9 @@ Where no frame is believed the shortest takes over, even where it clips: its cli
 then the best lower bound there is. The reference's own clipped code is never used.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -242,30 +243,37 @@ def unclipped(levels: int, frame: Frame) -> Floats:
     return np.asarray(np.clip((CLIP - z) / (CLIP - FADE), 0, 1))
 
 
-def summed(seen: Iterable[Seen], total: Floats) -> Floats:
+def summed(seen: Sequence[Seen], total: Floats) -> Floats:
     """The weighted sum over what frames show, (h, W, 4): w X of each channel, and w."""
     total[:] = 0
-    for one in seen:
-        add(one, total)
+    add(seen, total)
     return total
 
 
-def add(seen: Seen, total: Floats) -> None:
-    """Add what one frame shows to a sum, (h, W, 4)."""
-    source, codes, belief = seen.source, seen.codes, seen.belief
-    if not source.placement.frame.levels:
-        add_floats(source, codes, belief, total)
-        return
+def add(seen: Sequence[Seen], total: Floats) -> None:
+    """Add what frames show to a sum, (h, W, 4)."""
+    for levels, alike in groupby(seen, lambda one: one.source.placement.frame.levels):
+        if levels:
+            add_codes(tuple(alike), total)
+        else:
+            for one in alike:
+                add_floats(one.source, one.codes, one.belief, total)
+
+
+def add_codes(seen: tuple[Seen, ...], total: Floats) -> None:
+    """The same of frames of one number of codes, all in one pass over the sum."""
+    sources = [one.source for one in seen]
     kernels.accumulate(
-        codes,
-        source.light,
-        source.weight,
-        CERTAIN if belief is None else belief,
-        0 if belief is None else 1,
-        np.float32(source.fallback),
+        tuple(one.codes for one in seen),
+        tuple(source.light for source in sources),
+        tuple(source.weight for source in sources),
+        tuple(CERTAIN if one.belief is None else one.belief for one in seen),
+        np.array([one.belief is not None for one in seen], np.int64),
+        np.array([source.fallback for source in sources], np.float32),
         total,
-        len(source.weight),
+        len(sources[0].weight),
         total.size // 4,
+        len(seen),
     )
 
 

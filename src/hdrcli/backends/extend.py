@@ -61,13 +61,11 @@ def complete(
 
 def merged(block: Floats, took: Sequence[Source], left: Sequence[Source], rows: slice) -> Floats:
     """The network's radiance (h, w, 3) with the frames left over."""
-    total = summed(
-        (source.seen(rows) for source in took), np.empty((*block.shape[:2], 4), np.float32)
-    )
+    room = np.empty((*block.shape[:2], 4), np.float32)
+    total = summed([source.seen(rows) for source in took], room)
     total[..., 3] += np.float32(FALLBACK)
     total[..., :3] = total[..., 3:] * block
-    for source in left:
-        add(replace(source, fallback=0.0).seen(rows), total)
+    add([replace(source, fallback=0.0).seen(rows) for source in left], total)
     out = np.empty_like(block)
     divide(total, out)
     return out
