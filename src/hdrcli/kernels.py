@@ -33,8 +33,26 @@ FOUR, NEARLY_WHITE, DIMMEST = np.float32(4), np.float32(1 - 1e-5), np.float32(1e
 ROOT_TWO, LOG2_E = np.float32(2**0.5), np.float32(1.4426950408889634)
 LN_2, NEARLY_ONE = np.float32(0.6931471805599453), np.float32(0.999)
 LAST = np.float32(65535)
-NEAR = 1024  # pixels
+NEAR = 4096  # pixels
 HEARD = np.float32(2)  # times the doubt: how far a guess of clipped light is heard
+
+
+@inlined
+def add_light(
+    red: int,
+    green: int,
+    blue: int,
+    light: Floats,
+    levels: int,
+    w: np.float32,
+    at: int,
+    total: Floats,
+) -> None:
+    """Add w X of the three codes, and w, to the sum that begins ``at``."""
+    total[at] += w * light[red]
+    total[at + 1] += w * light[levels + green]
+    total[at + 2] += w * light[2 * levels + blue]
+    total[at + 3] += w
 
 
 @kernel
@@ -43,8 +61,8 @@ def accumulate(
     light: tuple[Floats, ...],
     weight: tuple[Floats, ...],
     belief: tuple[Floats, ...],
-    steps: Integers,
-    fallbacks: Floats,
+    doubted: Integers,
+    fallback: Floats,
     total: Floats,
     levels: int,
     count: int,
@@ -53,21 +71,29 @@ def accumulate(
     """Add some frames to a weighted sum: w X of three channels, and w, for each pixel.
 
     Of each frame ``light`` is (3, levels), ``weight`` (levels), looked up at the largest channel.
-    ``belief``, for each ``steps``-th pixel, multiplies it; ``fallbacks`` are added. ``total`` is
-    (count, 4); NEAR pixels of it are summed at a time, which stay in a first-level cache.
+    Where it is ``doubted``, ``belief`` (count) multiplies it; ``fallback`` is added. ``total`` is
+    (count, 4); NEAR pixels of it are summed at a time, which stay in a cache.
     """
     for first in range(0, count, NEAR):
         last = min(first + NEAR, count)
         for k in range(frames):
-            shown, curves, weights, sure = codes[k], light[k], weight[k], belief[k]
-            step, fallback = steps[k], fallbacks[k]
-            for i in range(first, last):
-                red, green, blue = shown[3 * i], shown[3 * i + 1], shown[3 * i + 2]
-                w = weights[max(red, green, blue)] * sure[i * step] + fallback
-                total[4 * i] += w * curves[red]
-                total[4 * i + 1] += w * curves[levels + green]
-                total[4 * i + 2] += w * curves[2 * levels + blue]
-                total[4 * i + 3] += w
+            shown, curves, weights, sure, least = (
+                codes[k],
+                light[k],
+                weight[k],
+                belief[k],
+                fallback[k],
+            )
+            if doubted[k]:
+                for i in range(first, last):
+                    red, green, blue = shown[3 * i], shown[3 * i + 1], shown[3 * i + 2]
+                    w = weights[max(red, green, blue)] * sure[i] + least
+                    add_light(red, green, blue, curves, levels, w, 4 * i, total)
+            else:  # a tenth of the time is saved without the belief
+                for i in range(first, last):
+                    red, green, blue = shown[3 * i], shown[3 * i + 1], shown[3 * i + 2]
+                    w = weights[max(red, green, blue)] + least
+                    add_light(red, green, blue, curves, levels, w, 4 * i, total)
 
 
 @inlined
