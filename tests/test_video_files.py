@@ -238,6 +238,20 @@ def test_what_is_no_video_is_refused_by_name(tmp_path, content):
         open_clip(tmp_path / "x.mp4")
 
 
+def test_a_title_need_not_be_text(tmp_path):
+    path = tmp_path / "titled.mkv"
+    with av.open(str(path), "w") as out:
+        out.metadata["title"] = "Cafe"
+        stream = out.add_stream("ffv1", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        out.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+        out.mux(stream.encode(None))
+    data = path.read_bytes()
+    assert b"Cafe" in data
+    path.write_bytes(data.replace(b"Cafe", b"Caf\xe9"))
+    assert open_clip(path).size == (48, 64)
+
+
 def test_a_sound_file_is_no_video(tmp_path):
     path = tmp_path / "x.wav"
     with av.open(str(path), "w") as out:

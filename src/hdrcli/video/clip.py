@@ -200,7 +200,11 @@ def opened(path: Path) -> "av.container.InputContainer":
     """Open a video for reading; errors are FFmpeg's own."""
     import av
 
-    return av.open(str(path), metadata_errors="replace")
+    # titles need not be text; PyAV takes that as it is since 19, where the option is gone
+    renewed = int(av.__version__.split(".")[0]) >= 19
+    asked: dict[str, Any] = {} if renewed else {"metadata_errors": "replace"}
+    container: av.container.InputContainer = av.open(str(path), **asked)
+    return container
 
 
 def _of_video(path: Path) -> Clip:
