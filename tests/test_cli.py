@@ -178,6 +178,36 @@ def test_control_c_leaves_nothing_half_done(tmp_path):
     assert (run.returncode, said, list(folder.iterdir())) == (130, b"", [])
 
 
+@pytest.mark.skipif(os.name == "nt", reason="signals are a matter of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_kill_and_a_closed_terminal_end_like_control_c(tmp_path, number):
+    """As the test above, while a file is being written."""
+    program = """
+        import sys, time
+        from pathlib import Path
+        from hdrcli.cli import main
+        from hdrcli.formats.save import whole
+
+        def merge_files(paths, outputs, *_):
+            with whole(outputs[0], overwrite=False):
+                print("begun", flush=True)
+                time.sleep(60)
+
+        sys.modules["hdrcli.pipeline"].merge_files = merge_files
+        main(["merge", "a.jpg", "b.jpg", "-o", sys.argv[1]])
+    """
+    program = "import hdrcli.pipeline\n" + inspect.cleandoc(program)
+    heeded = partial(signal.signal, number, signal.SIG_DFL)
+    command = [sys.executable, "-c", program, tmp_path / "o.exr"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=heeded) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"begun\n"
+        assert len(list(tmp_path.iterdir())) == 1
+        run.send_signal(number)
+        run.communicate()
+    assert (run.returncode, list(tmp_path.iterdir())) == (130, [])
+
+
 def test_the_options_of_a_merge_are_the_pipelines():
     from hdrcli.pipeline import MergeOptions
 
@@ -463,6 +493,37 @@ def test_a_reader_that_goes_away_is_no_error():
             check=False,
         )
     assert (run.returncode, run.stderr) == (141, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("words", [["backends"], ["backends", "--json"]])
+def test_a_stdout_that_takes_nothing_is_no_bug(words):
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "hdrcli", *words]
+        run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert run.returncode == 4
+    assert run.stderr.startswith(b"error: stdout cannot be written to")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="handles are inherited otherwise")
+def test_closed_streams_are_no_bug(photos, tmp_path):
+    """As cron and services start programs; nothing may be written into what has their numbers."""
+    command = [sys.executable, "-m", "hdrcli", "merge", *photos, "-o", tmp_path / "o.exr"]
+    run = subprocess.run(command, preexec_fn=lambda: os.closerange(0, 3), check=False)
+    assert run.returncode == 0
+    assert formats.read(tmp_path / "o.exr").codes.shape == (96, 128, 3)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX only")
+def test_names_that_are_no_text_are_listed(photos):
+    odd = [os.fsencode(path.rename(f"{path}{os.fsdecode(bytes([0xE9]))}.jpg")) for path in photos]
+    command = [os.fsencode(word) for word in (sys.executable, "-m", "hdrcli", "info")] + odd
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    shown = subprocess.run(command, capture_output=True, env=strict, check=True).stdout
+    assert all(name.rpartition(b"/")[2] in shown for name in odd)
+    told = subprocess.run([*command, "--json"], capture_output=True, env=strict, check=True).stdout
+    frames = json.loads(told.decode("utf-8"))["frames"]
+    assert sorted(frame["file"] for frame in frames) == sorted(map(os.fsdecode, odd))
 
 
 def test_warnings_appear_once_and_not_under_quiet(capsys):

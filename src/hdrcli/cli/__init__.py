@@ -7,8 +7,10 @@
 * 130 interrupted, 141 the reader of our output has gone.
 """
 
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
@@ -52,9 +54,19 @@ def root(
         ctx.default_map = {name: default_map(name, command)} if command else None
 
 
+def _heed_signals() -> None:
+    """Let ``kill``, ``timeout`` and a closed terminal end it like Ctrl-C, without remains."""
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores it
+            with suppress(ValueError):  # not in the main thread
+                signal.signal(number, signal.default_int_handler)
+
+
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line, always ending in SystemExit, or in the traceback of a bug."""
     display.start()
+    _heed_signals()
     try:
         try:
             app(args=argv, prog_name="hdrcli")

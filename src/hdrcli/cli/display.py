@@ -3,6 +3,7 @@
 Colour appears on a terminal only, and not under NO_COLOR; both are Rich's own rules.
 """
 
+import io
 import json
 import logging
 import os
@@ -14,6 +15,8 @@ from typing import Any
 
 import typer
 
+from hdrcli.errors import SetupError
+
 Progress = Callable[[str, float], None]  # the stage, and how much of it is done, in [0, 1]
 
 READER_GONE = 141  # 128 + SIGPIPE, as other programs end in `hdrcli … | head`
@@ -23,9 +26,29 @@ _WORDS = {logging.WARNING: ("warning", "yellow"), logging.ERROR: ("error", "red"
 
 def start() -> None:
     """Show the library's warnings on stderr, once each, until ``talk`` says otherwise."""
+    _stand_in()
+    _take_any_name()
     logger = logging.getLogger("hdrcli")
     logger.handlers = [h for h in logger.handlers if not isinstance(h, _Handler)] + [_Handler()]
     talk()
+
+
+def _stand_in() -> None:
+    """Open what is closed of stdin, stdout and stderr, as cron and services may have it.
+
+    Python has None for them, and the first files that are opened would get their numbers.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115  until the end
+
+
+def _take_any_name() -> None:
+    """Let stdout take names that are no text, byte for byte, and signs that it does not have."""
+    stdout = sys.stdout
+    if isinstance(stdout, io.TextIOWrapper):
+        utf8 = stdout.encoding.lower().replace("-", "") == "utf8"
+        stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
 
 
 def talk(*, verbose: int = 0, quiet: bool = False) -> None:
@@ -98,12 +121,19 @@ def out(text: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         raise typer.Exit(reader_gone()) from None
+    except OSError as err:  # a full disk
+        _drop_stdout()
+        raise SetupError(f"stdout cannot be written to ({err.strerror})") from err
 
 
 def reader_gone() -> int:
     """Keep Python from complaining about the closed pipe at its end. Returns the exit code."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _drop_stdout()
     return READER_GONE
+
+
+def _drop_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def paths(written: Iterable[Path], *, quiet: bool = False) -> None:
@@ -115,12 +145,22 @@ def paths(written: Iterable[Path], *, quiet: bool = False) -> None:
 
 def as_json(value: object) -> None:
     """One JSON document; what JSON does not know (paths, NumPy numbers) becomes plain."""
-    out(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+    out(_json(value, indent=2))
 
 
 def as_json_line(value: object) -> None:
     """One JSON document on one line, for a stream of them."""
-    out(json.dumps(value, ensure_ascii=False, default=_plain))
+    out(_json(value, indent=None))
+
+
+def _json(value: object, indent: int | None) -> str:
+    """The letters themselves; escapes where stdout does not have them, or a name is no text."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, default=_plain)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent, default=_plain)
+    return text
 
 
 def _plain(value: object) -> object:
@@ -137,16 +177,16 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False, width=10_000)
+    page = io.StringIO()
+    console = Console(file=page, force_terminal=sys.stdout.isatty(), highlight=False, width=10_000)
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
         right = heading.startswith(">")
         grid.add_column(heading.removeprefix(">"), justify="right" if right else "left")
     for row in rows:
         grid.add_row(*(Text(cell) for cell in row))
-    with console.capture() as text:
-        console.print(grid)
-    out("\n".join(line.rstrip() for line in text.get().rstrip("\n").split("\n")))
+    console.print(grid)
+    out("\n".join(line.rstrip() for line in page.getvalue().rstrip("\n").split("\n")))
 
 
 @contextmanager
