@@ -233,6 +233,16 @@ def test_outputs_in_the_same_folder_are_not_taken_for_photographs(card):
     assert found.singles == ()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX only")
+def test_what_a_batch_begins_need_not_have_a_name_that_is_text(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.exr")
+    job = plan.Job(1, "cafe", (), (path,), MergeOptions())
+    run.begin(tmp_path, [job])
+    run.begin(tmp_path, [job])
+    run.finish(tmp_path, [job])
+    assert list((tmp_path / run.FOLDER).iterdir()) == []
+
+
 def test_a_torn_line_of_the_log_is_cut_off(tmp_path):
     log = OutcomeLog(tmp_path)
     log.append({"target": "a", "outputs": []})

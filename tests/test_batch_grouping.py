@@ -1,3 +1,5 @@
+import errno
+import os
 import random
 import shutil
 from dataclasses import replace
@@ -289,6 +291,27 @@ WHOLE = ("arch-4", "canal-handheld", "hall-people", "library-gt", "room-7", "tow
 # The third file, 6.JPG, was taken three minutes before the others, of another room, as the last
 # of a bracket whose first two are not there: EXIF says so, and so it belongs to no set.
 BASEMENT = "basement-24mp", {"8.JPG", "9.JPG"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links and rights are a matter of POSIX")
+def test_links_to_themselves_and_folders_that_may_not_be_read_stop_nothing(
+    tmp_path, caplog, monkeypatch
+):
+    (tmp_path / "IMG_1.jpg").write_bytes(b"")
+    (tmp_path / "circle.jpg").symlink_to(tmp_path / "circle.jpg")
+    (tmp_path / "lost+found").mkdir()
+    scandir = os.scandir
+
+    def denied(folder):
+        if Path(folder).name == "lost+found":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr("os.scandir", denied)
+    assert [path.name for path, _ in shots.find([tmp_path])] == ["IMG_1.jpg"]
+    assert "lost+found: Permission denied; it is left out" in caplog.text
+    with pytest.raises(InputError, match="Permission denied"):
+        shots.find([tmp_path / "lost+found"])
 
 
 @pytest.mark.skipif(not BRACKETS.is_dir(), reason="the shared brackets are not here")

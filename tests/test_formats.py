@@ -1003,6 +1003,58 @@ def test_a_folder_that_may_not_be_written_is_a_setup_error(tmp_path, light, monk
         formats.write(tmp_path / "a.exr", Radiance(light))
 
 
+def test_a_folder_without_rights_is_found_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(SetupError, match="may not be written to"):
+        formats.check_output(tmp_path / "a.exr")
+
+
+def test_a_disk_that_takes_nothing_is_a_setup_error(tmp_path, light, monkeypatch):
+    """A card whose lock is on refuses even to remove the file that was never made."""
+
+    def locked(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("os.open", locked)
+    monkeypatch.setattr("pathlib.Path.unlink", locked)
+    with pytest.raises(SetupError, match="Read-only file system"):
+        formats.write(tmp_path / "a.exr", Radiance(light))
+
+
+@pytest.mark.parametrize("name", ["a" * 251, "é" * 120, "☃" * 83], ids=["a", "e", "snow"])
+def test_any_name_that_the_disk_takes_can_be_written(tmp_path, light, name):
+    """255 bytes, on most disks; the temporary file's name must not be longer."""
+    formats.write(tmp_path / f"{name}.exr", Radiance(light))
+    assert [path.name for path in tmp_path.iterdir()] == [f"{name}.exr"]
+
+
+def test_names_that_lead_nowhere_are_setup_errors(tmp_path, light):
+    (tmp_path / "circle.exr").symlink_to(tmp_path / "circle.exr")
+    for name in ("circle.exr", "a" * 300 + ".exr"):
+        with pytest.raises(SetupError, match="cannot be written"):
+            formats.check_output(tmp_path / name, overwrite=True)
+    (tmp_path / "link.exr").symlink_to(tmp_path / "missing" / "a.exr")
+    with pytest.raises(InputError, match=r"no folder .*missing"):
+        formats.check_output(tmp_path / "link.exr")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="devices are files on POSIX only")
+def test_a_device_is_never_replaced(tmp_path):
+    (tmp_path / "null.exr").symlink_to("/dev/null")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for name in ("null.exr", "pipe.jpg"):
+        with pytest.raises(InputError, match="device or a pipe"):
+            formats.check_output(tmp_path / name, overwrite=True)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX only")
+@pytest.mark.parametrize("suffix", [".exr", ".hdr", ".tif"])
+def test_names_need_not_be_text(tmp_path, light, suffix):
+    path = tmp_path / (os.fsdecode(b"caf\xe9") + suffix)
+    formats.write(path, Radiance(light), attributes={"hdrcli:sources": str(path)})
+    np.testing.assert_allclose(formats.read(path).codes, light, rtol=1e-2, atol=0.3)
+
+
 def test_new_files_have_the_rights_of_the_umask_and_links_stay_links(tmp_path, light):
     old = os.umask(0o027)
     try:

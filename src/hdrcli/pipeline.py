@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -240,12 +241,12 @@ def plan_outputs(
     hdr = [path for path, kind in zip(targets, kinds, strict=True) if kind.linear]
     if options.preview and hdr and all(kind.linear for kind in kinds):
         targets.append(hdr[0].with_name(f"{hdr[0].stem}_preview.jpg"))
-    taken = {path.resolve(): "one of the photographs" for path in paths}
+    taken = {os.path.realpath(path): "one of the photographs" for path in paths}
     for path in targets:
-        if path.resolve() in taken:
-            said = taken[path.resolve()]
-            raise InputError(f"{path} is {said}", hint="choose another name")
-        taken[path.resolve()] = "to be written twice"
+        real = os.path.realpath(path)
+        if real in taken:
+            raise InputError(f"{path} is {taken[real]}", hint="choose another name")
+        taken[real] = "to be written twice"
         formats.check_output(path, overwrite=options.overwrite)
         _check_kind(path, options.backend)
     if options.debug_dir is not None:

@@ -17,6 +17,7 @@ from hdrcli.batch.outcomes import OutcomeLog
 from hdrcli.batch.plan import Job, Plan
 from hdrcli.batch.stamp import difference, stamp
 from hdrcli.errors import InputError, SetupError
+from hdrcli.formats.save import REPEATED
 
 FOLDER = ".hdrcli"  # in the output folder: what the batch knows of itself
 BEGUN = "begun"  # in it: outputs that an unfinished batch may have written
@@ -80,7 +81,9 @@ def _refuse(job: Job, last: Outcome, begun: set[str]) -> None:
 
 def _begun(folder: Path) -> set[str]:
     path = folder / FOLDER / BEGUN
-    return set(path.read_text(encoding="utf-8").split("\0")) if path.is_file() else set()
+    if not path.is_file():
+        return set()
+    return set(path.read_text(encoding="utf-8", errors="surrogateescape").split("\0"))
 
 
 def begin(folder: Path, jobs: Sequence[Job]) -> None:
@@ -107,11 +110,11 @@ def _note_begun(folder: Path, outputs: set[str]) -> None:
 
 def sweep(outputs: Sequence[Path]) -> None:
     """Remove the temporary files of these outputs, which a killed process left."""
-    names = {path.name[:150]: path.suffix for path in outputs}
+    names = {(path.name[:REPEATED], path.suffix) for path in outputs}
     for parent in {path.parent for path in outputs}:
         for entry in os.scandir(parent):
-            match = re.fullmatch(r"\.(.+)\.[0-9a-f]{8}\.part(\.\w+)", entry.name)
-            if match and names.get(match[1]) == match[2]:
+            match = re.fullmatch(r"\.(.+)\.[0-9a-f]{8}\.part(\.\w+)", entry.name, re.DOTALL)
+            if match and match.groups() in names:
                 Path(entry.path).unlink(missing_ok=True)
 
 

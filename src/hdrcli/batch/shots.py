@@ -114,7 +114,7 @@ def find(inputs: Iterable[Path], skip: Iterable[Path] = ()) -> list[tuple[Path, 
     Folders are searched to any depth, hidden files and ``skip`` (files or folders) left out.
     Raises InputError for what does not exist.
     """
-    left = {path.resolve() for path in skip}
+    left = {_real(path) for path in skip}
     found: dict[Path, tuple[Path, Path]] = {}
     for given in inputs:
         if given.is_dir():
@@ -124,7 +124,7 @@ def find(inputs: Iterable[Path], skip: Iterable[Path] = ()) -> list[tuple[Path, 
         else:
             raise InputError(f"{given}: there is no such file or folder")
         for path, root in pairs:
-            found.setdefault(path.resolve(), (path, root))
+            found.setdefault(_real(path), (path, root))
     return list(found.values())
 
 
@@ -135,12 +135,25 @@ def _walk(folder: Path, skip: set[Path]) -> Iterator[Path]:
         raise InputError(f"{folder}: {err.strerror}") from err
     for entry in entries:
         path = Path(entry.path)
-        if entry.name.startswith(".") or path.resolve() in skip:
+        if entry.name.startswith(".") or _real(path) in skip:
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(path, skip)
-        elif entry.is_file() and path.suffix.lower() in SUFFIXES:
+            yield from _below(path, skip)
+        elif path.suffix.lower() in SUFFIXES and path.is_file():
             yield path
+
+
+def _below(folder: Path, skip: set[Path]) -> Iterator[Path]:
+    """The same of a folder that nobody named: one that may not be read does not stop the rest."""
+    try:
+        yield from _walk(folder, skip)
+    except InputError as err:
+        log.warning("%s; it is left out", err)
+
+
+def _real(path: Path) -> Path:
+    """The file behind links. A circle of them is no error, as in ``resolve`` before Python 3.13."""
+    return Path(os.path.realpath(path))
 
 
 def read(found: Sequence[tuple[Path, Path]], threads: int | None = None) -> list[Shot]:

@@ -6,9 +6,10 @@ import mmap
 import os
 import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,13 +60,17 @@ def decode(path: Path) -> Decoded:
     mixed = check_chunks(path)
     if OpenEXR.global_thread_count() == 0:
         use_threads()
-    with foreign("EXR"), OpenEXR.File(str(path), header_only=True) as file:
+    with foreign("EXR"), _opened(path) as source, OpenEXR.File(source, header_only=True) as file:
         header = dict(file.header())
         names = [channel.name for channel in header["channels"]]
         height, width = _shape(header["dataWindow"])
     check_size(height, width, 4 * (len(names) + 3))
     layer = _chosen_layer(names)
-    with foreign("EXR"), OpenEXR.File(str(path), separate_channels=mixed) as file:
+    with (
+        foreign("EXR"),
+        _opened(path) as source,
+        OpenEXR.File(source, separate_channels=mixed) as file,
+    ):
         stored = {name: channel.pixels for name, channel in file.channels().items()}
     pixels, alpha = _of_layer(stored, layer, (height, width))
     codes, valid = _placed(header, pixels, alpha)
@@ -79,6 +84,19 @@ def decode(path: Path) -> Decoded:
         primaries=_primaries(header),
         valid=valid,
     )
+
+
+@contextmanager
+def _opened(path: Path, mode: str = "rb") -> Iterator[str | IO[bytes]]:
+    """What OpenEXR takes: the name of a file, or the open file where the name is no text."""
+    try:
+        name = str(path)
+        name.encode()
+    except UnicodeEncodeError:
+        with path.open(mode) as file:
+            yield file
+    else:
+        yield name
 
 
 def _shape(window: tuple[NDArray[Any], NDArray[Any]]) -> tuple[int, int]:
@@ -270,7 +288,8 @@ def write(
     channels = {"RGB": np.ascontiguousarray(pixels)}
     for name, layer in (layers or {}).items():
         channels[name] = np.ascontiguousarray(_layer(layer, pixels.shape[:2], name))
-    OpenEXR.File(header, channels).write(str(path))
+    with _opened(path, "wb") as target:
+        OpenEXR.File(header, channels).write(target)
 
 
 def _stored(pixels: NDArray[np.floating], kind: str) -> tuple[NDArray[np.floating], float]:
@@ -314,6 +333,8 @@ def _plain(value: object) -> object:
     """OpenEXR takes Python's own numbers, strings and tuples, and nothing of numpy's."""
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, list | tuple):
-        return tuple(float(v) for v in value) if len(value) in (2, 3, 8) else str(value)
-    return value if isinstance(value, str | int | float) else str(value)
+    if isinstance(value, list | tuple) and len(value) in (2, 3, 8):
+        return tuple(float(v) for v in value)
+    if isinstance(value, int | float):
+        return value
+    return str(value).encode("utf-8", "backslashreplace").decode()  # names need not be text

@@ -4,12 +4,14 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hdrcli.errors import InputError, ResourceError, SetupError
 
+REPEATED = 50  # letters of a file's name in that of its temporary file: a name has 255 bytes
 _LITTLE = 1 << 20  # bytes: a disk with less is full
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -22,7 +24,8 @@ def whole(path: Path, *, overwrite: bool) -> Iterator[Path]:
     or ResourceError where the disk will not take it.
     """
     target = check_target(path, overwrite=overwrite)
-    temporary = target.with_name(f".{target.name[:150]}.{secrets.token_hex(4)}.part{target.suffix}")
+    begun = f".{target.name[:REPEATED]}.{secrets.token_hex(4)}.part{target.suffix}"
+    temporary = target.with_name(begun)
     try:
         try:
             # made here, so that it gets the rights that the user's umask gives to new files
@@ -34,23 +37,40 @@ def whole(path: Path, *, overwrite: bool) -> Iterator[Path]:
         except OSError as err:
             raise _translated(err, path) from err
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what could not be made cannot be removed
+            temporary.unlink(missing_ok=True)
 
 
 def check_target(path: Path, *, overwrite: bool) -> Path:
     """Refuse early what cannot be written; returns the file behind a link."""
-    target = path.resolve()
-    if target.is_dir():
+    target = Path(os.path.realpath(path))
+    kind = _kind(target, path)
+    if kind == stat.S_IFDIR:
         raise InputError(f"{path}: this is a folder", hint="name a file in it")
     if not target.parent.is_dir():
+        folder = target.parent if path.is_symlink() else path.parent
+        raise InputError(f"{path}: there is no folder {folder}", hint=f"mkdir -p {folder}")
+    if kind not in (None, stat.S_IFREG):
         raise InputError(
-            f"{path}: there is no folder {path.parent}", hint=f"mkdir -p {path.parent}"
+            f"{path}: this is a device or a pipe", hint="name a file: it is written as a whole"
         )
-    if target.exists() and not overwrite:
+    if kind is not None and not overwrite:
         raise InputError(
             f"{path}: the file exists", hint="--overwrite replaces it, or choose another name"
         )
+    if not os.access(target.parent, os.W_OK):
+        raise _translated(OSError(errno.EACCES, "its folder may not be written to"), path)
     return target
+
+
+def _kind(target: Path, path: Path) -> int | None:
+    """What is there under a name, in the words of ``stat``; None for nothing."""
+    try:
+        return stat.S_IFMT(target.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as err:  # too long a name, a circle of links
+        raise _translated(err, path) from err
 
 
 def _flush(path: Path) -> None:
@@ -68,7 +88,7 @@ def _translated(err: OSError, path: Path) -> SetupError:
         )
     return SetupError(
         f"{path}: cannot be written ({err.strerror or err})",
-        hint="check the rights of the folder, or write to another one",
+        hint="check the rights of the folder, or choose another one, or another name",
     )
 
 
