@@ -141,6 +141,14 @@ def test_the_order_of_the_files_changes_nothing(tmp_path):
     assert one.bracket.reference == other.bracket.reference
 
 
+def test_frames_of_one_exposure_and_name_are_ordered_by_what_they_show():
+    dark, *_ = bracket().frames
+    twins = [replace(dark, codes=np.full_like(dark.codes, level)) for level in (7, 5, 9)]
+    there, back = Bracket.of(twins), Bracket.of(twins[::-1])
+    assert [int(f.codes[0, 0, 0]) for f in there.frames] == [5, 7, 9]
+    assert there.frames == back.frames
+
+
 def test_a_camera_with_its_own_curve_raises_no_alarm():
     frames = [replace(f, response=SRGB) for f in bracket((-2, -1, 0, 1, 2), FILM_CURVE).frames]
     report = resolve(with_times(frames, [1, 2, 4, 8, 16])).report

@@ -5,9 +5,10 @@ strip by strip, through a table. A Radiance is scene-linear and has no upper bou
 DisplayImage is display-encoded in [0, 1]. The types keep the three apart.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,7 @@ class Bracket:
             if frame.size != given[0].size:
                 sizes = ", ".join(f"{f.name} {f.size[1]}x{f.size[0]}" for f in given)
                 raise BracketError(f"the frames differ in size: {sizes}")
-        ordered = tuple(sorted(given, key=_order))
+        ordered = tuple(_sorted(given))
         index = len(ordered) // 2 if reference is None else _index_of(ordered, reference)
         return cls(ordered, index)
 
@@ -204,9 +205,20 @@ class Bracket:
         return replace(self, frames=tuple(frames))
 
 
-def _order(frame: Frame) -> tuple[float, str, int]:
+def _sorted(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """The frames by exposure and name; where both are equal, by content, which takes a look."""
+    for _, equals in groupby(sorted(frames, key=_order), key=_order):
+        equal = list(equals)
+        yield from sorted(equal, key=_content) if len(equal) > 1 else equal
+
+
+def _order(frame: Frame) -> tuple[float, str]:
     assert frame.exposure is not None
-    return frame.exposure, frame.name, int(frame.codes[:: 1 + frame.size[0] // 64].sum())
+    return frame.exposure, frame.name
+
+
+def _content(frame: Frame) -> int:
+    return int(frame.codes[:: 1 + frame.size[0] // 64].sum())
 
 
 def _index_of(frames: tuple[Frame, ...], wanted: Frame) -> int:
