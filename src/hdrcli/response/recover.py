@@ -25,6 +25,7 @@ ROUNDS = 9  # reweightings
 STIFFEST = 1e5  # at this bend the spline is a straight line
 WIDEST = 3.0  # times the expected error: a wider scatter is disagreement
 INLIER = 2.5  # pairs within so many standard deviations show one scene
+PART = 512  # rows multiplied at once: BLAS wakes threads for more, which takes longer than it saves
 
 
 @dataclass(frozen=True)
@@ -67,19 +68,33 @@ def solve(pairs: Pairs, evs: Doubles, prior: Response, strength: Strength) -> Cu
     The loss is Geman and McClure's: what moved loses its say altogether.
     """
     target = -errors(pairs, evs, prior)
-    rows = basis(pairs.bright) - basis(pairs.dark)
+    rows = np.column_stack([basis(pairs.bright) - basis(pairs.dark), target])
     penalty = _penalty(strength)
     weight = 1 / pairs.sigma**2
-    unknowns: Doubles = np.zeros(rows.shape[1])
+    unknowns: Doubles = np.zeros(len(penalty))
     scale = 4.0
     for _ in range(ROUNDS):
-        error = (rows @ unknowns - target) / pairs.sigma
+        error = _times(rows, np.append(unknowns, -1.0)) / pairs.sigma
         scale = max(0.7 * scale, 1.0, 1.4826 * float(np.median(np.abs(error))))
         robust: Doubles = weight / (1 + (error / (1.5 * scale)) ** 2) ** 2 / scale**2
-        normal = rows.T @ (rows * robust[:, None]) + penalty
-        unknowns = np.asarray(np.linalg.solve(normal, rows.T @ (robust * target)))
-    error = (rows @ unknowns - target) / pairs.sigma
+        normal = _normal(rows, robust)
+        unknowns = np.asarray(np.linalg.solve(normal[:-1, :-1] + penalty, normal[:-1, -1]))
+    error = _times(rows, np.append(unknowns, -1.0)) / pairs.sigma
     return Curve(float(unknowns[0]), unknowns[1:], np.abs(error) < INLIER * min(scale, WIDEST))
+
+
+def _normal(rows: Doubles, weight: Doubles) -> Doubles:
+    """The weighted products of the columns of ``rows`` (N, K) with each other, (K, K)."""
+    total: Doubles = np.zeros((rows.shape[1], rows.shape[1]))
+    for at in range(0, len(rows), PART):
+        part = rows[at : at + PART]
+        total += part.T @ (part * weight[at : at + PART, None])
+    return total
+
+
+def _times(rows: Doubles, vector: Doubles) -> Doubles:
+    """rows @ vector, in this thread."""
+    return np.asarray(np.einsum("nk,k->n", rows, vector))
 
 
 def _penalty(strength: Strength) -> Doubles:
@@ -97,7 +112,7 @@ def _penalty(strength: Strength) -> Doubles:
 def departure(curve: Curve, codes: Doubles) -> Doubles:
     """EV to add to the prior; 0 at white."""
     unknowns = np.concatenate([[curve.exponent], curve.spline])
-    return np.asarray((basis(codes) - basis(np.ones(1))) @ unknowns)
+    return _times(basis(codes) - basis(np.ones(1)), unknowns)
 
 
 def as_response(curve: Curve, prior: Response, name: str = "recovered") -> Response:
