@@ -171,7 +171,9 @@ def _medians(values: NDArray[np.floating], full: NDArray[np.bool_]) -> Doubles:
 
 def group_medians(values: Doubles, group: Whole, count: int) -> tuple[Doubles, Whole]:
     """Median and size of each of ``count`` groups; 0 for an empty one."""
-    ordered = values[np.lexsort((values, group))]
+    rising = np.argsort(values)
+    short = group.astype(np.min_scalar_type(count))  # which numpy sorts by its digits
+    ordered = values[rising[np.argsort(short[rising], kind="stable")]]
     sizes = np.bincount(group, minlength=count)
     middle = np.cumsum(sizes) - sizes + np.maximum(sizes - 1, 0) // 2
     medians = ordered[np.minimum(middle, len(ordered) - 1)] if len(ordered) else np.zeros(count)
