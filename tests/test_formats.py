@@ -932,6 +932,24 @@ def test_files_are_read_in_order_and_errors_name_theirs(tmp_path):
         formats.read_all(paths, threads=4)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_work_that_follows_reading_is_done_by_any_number_of_threads(tmp_path, threads):
+    codes = np.full((30, 40, 3), 9, np.uint8)
+    paths = [saved(tmp_path / f"{i}.png", codes * i) for i in range(5)]
+
+    def follow(pool, pending):
+        sums = [pool.submit(lambda one: int(one.result().codes.sum()), one) for one in pending]
+        return pool.submit(lambda: [future.result() for future in sums])
+
+    frames, followed = formats.read_with(paths, follow, threads)
+    assert followed.done()
+    assert followed.result() == [int(frame.codes.sum()) for frame in frames]
+    paths[2].write_text("text")
+    paths[4].write_text("text")
+    with pytest.raises(FormatError, match=r"2\.png"):
+        formats.read_with(paths, follow, threads)
+
+
 # --- writing whole or not at all --------------------------------------------------------------
 
 

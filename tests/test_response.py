@@ -1,5 +1,7 @@
 """Response curves: recovered ones against cameras whose curve is known, files, and choices."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from hdrcli.errors import BracketError, FormatError, InputError
 from hdrcli.frames import LINEAR, SRGB, Bracket, Frame, Response, sampled
 from hdrcli.response import METHODS, apply_response, classic, known, load, recover_response, save
-from hdrcli.response.samples import find_shifts, take
+from hdrcli.response.samples import Sampling, take
 from tests.scenes import (
     FILM_CURVE,
     GAMMA_CURVE,
@@ -109,7 +111,7 @@ def test_frames_that_are_aligned_are_sampled_through_their_warp():
     warp = np.linalg.inv(hand)
     warped = [replace(bracket.frames[0], warp=np.eye(3)), replace(bracket.frames[1], warp=warp)]
     samples = take(warped)
-    both = samples.usable.all(axis=0)
+    both = np.all([frame.usable for frame in samples.frames], axis=0)
     steps = np.log2(np.maximum(SRGB.table(256)[:, 0], 1e-9))
     codes = np.rint(samples.codes * 255).astype(int)
     step = (steps[codes[1]] - steps[codes[0]])[both & (samples.codes[0] > 0.2)]
@@ -353,7 +355,7 @@ def test_missing_files_and_unknown_kinds(tmp_path):
 def test_shifts_are_found_across_exposures():
     big = texture(320, 480, stops=7)
     scenes = [moved(big, shake(14.0 * i, -8.0 * i, 0.0, big.shape[:2])) for i in range(3)]
-    found = find_shifts(photograph(scenes, sensor=NOISY).frames)
+    found = take(photograph(scenes, sensor=NOISY).frames).shifts
     assert found[0] == pytest.approx([0, 0])
     assert np.abs(found[1:]) == pytest.approx(np.array([[14, 8], [28, 16]]), abs=3)
 
@@ -368,22 +370,44 @@ def test_shifts_are_no_larger_on_odd_sizes(rng, size):
         Frame(np.ascontiguousarray(codes[20 + y :, 20 + x :][: size[0], : size[1]]))
         for x, y in cuts
     ]
-    found = find_shifts(frames)
+    found = take(frames).shifts
     assert (found[1] == 0).all(), "what is the same lies still"
     assert np.abs(found + cuts).max() < 0.3
 
 
 def test_frames_that_share_nothing_are_not_shifted():
     frames = [photograph(scene(i), (0.0, 2.0)).frames[i] for i in range(2)]
-    assert (find_shifts(frames) == 0).all()
+    assert (take(frames).shifts == 0).all()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_frames_still_being_read_are_sampled_as_those_that_are_there(kind):
+    scenes = [moved(scene(), shake(5.0 * i, -3.0 * i, 0.0, SIZE)) for i in range(4)]
+    shots = photograph(scenes, (-2.0, 0.0, 1.0, 2.0), sensor=NOISY).frames
+    frames = [replace(frame, codes=frame.codes.astype(kind)) for frame in shots]
+    there = take(frames)
+    for threads in (1, 2, 5):
+        with ThreadPoolExecutor(threads) as pool:
+            reading = [pool.submit(slowly, frame) for frame in frames]
+            samples = Sampling(pool, reading).samples()
+        assert (samples.shifts == there.shifts).all()
+        for own, other in zip(samples.frames, there.frames, strict=True):
+            assert (own.codes == other.codes).all()
+            assert (own.usable == other.usable).all()
+
+
+def slowly(frame: Frame) -> Frame:
+    time.sleep(0.002)
+    return frame
 
 
 def test_clipped_and_masked_points_are_not_usable():
     frame = photograph(scene(), (0.0, 2.0)).frames[1]
     samples = take([replace(frame, valid=np.zeros(frame.size, bool)), frame])
-    assert not samples.usable[0].any()
-    assert samples.usable[1].any()
-    assert (samples.codes[1][samples.usable[1]] < 250 / 255).all()
+    hidden, shown = samples.frames
+    assert not hidden.usable.any()
+    assert shown.usable.any()
+    assert (shown.codes[shown.usable] < 250 / 255).all()
 
 
 def test_tiny_frames_are_sampled():

@@ -2,12 +2,12 @@
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hdrcli import formats
 from hdrcli.bracket import exposures as ladder
@@ -17,7 +17,7 @@ from hdrcli.bracket.exposures import ExposureReport, Given, Known, Mode
 from hdrcli.bracket.pixels import estimate, prior_of
 from hdrcli.errors import BracketError
 from hdrcli.frames import Bracket, Frame
-from hdrcli.response.samples import Samples, ranks, take
+from hdrcli.response.samples import Samples, Sampling, take
 
 __all__ = [
     "ExposureReport",
@@ -60,10 +60,11 @@ def read_bracket(
     listed = [Path(path) for path in paths]
     given = _checked(listed, evs, exposure_times)
     kept = _without_twins(listed)
-    read = formats.read_with([listed[i] for i in kept], ranks, threads)
-    frames, ranked = [frame for frame, _ in read], [seen for _, seen in read]
+    frames, sampling = formats.read_with([listed[i] for i in kept], Sampling, threads)
     given = _only(given, kept)
-    return _resolved(frames, ranked, given=given, exposures=exposures, reference=reference)
+    return _resolved(
+        frames, sampling.samples, given=given, exposures=exposures, reference=reference
+    )
 
 
 def resolve(
@@ -74,19 +75,20 @@ def resolve(
     reference: str | int = "auto",
 ) -> ResolvedBracket:
     """Make a Bracket of frames in any order. See ``read_bracket``."""
-    return _resolved(frames, None, given=given, exposures=exposures, reference=reference)
+    sample = partial(take, frames)
+    return _resolved(frames, sample, given=given, exposures=exposures, reference=reference)
 
 
 def _resolved(
     frames: Sequence[Frame],
-    known_ranks: Sequence[NDArray[np.float32] | None] | None,
+    sample: Callable[[], Samples],
     *,
     given: Given | None,
     exposures: Mode,
     reference: str | int,
 ) -> ResolvedBracket:
     _must_fit(frames)
-    samples = take(frames, known=known_ranks)
+    samples = sample()
     found, known, report = ladder.find(frames, samples, given or Given(), exposures)
     exposed = [replace(f, exposure=e) for f, e in zip(frames, found, strict=True)]
     ordered = Bracket.of(exposed)

@@ -55,7 +55,7 @@ def costs(frames: Sequence[Frame], samples: Samples) -> Doubles:
     evs = np.log2([frame.exposure or 1.0 for frame in frames])
     half = max(float(np.ptp(evs)) / 2, 1e-6)
     side = np.abs(evs - (evs.max() + evs.min()) / 2) / half * SIDE_COST
-    lost = np.array([_lost(f, samples.codes[i]) for i, f in enumerate(frames)])
+    lost = np.array([_lost(f, own.codes) for f, own in zip(frames, samples.frames, strict=True)])
     return np.asarray(lost + side)
 
 

@@ -2,8 +2,8 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -22,7 +22,7 @@ from hdrcli.frames import LINEAR, SRGB, Codes, Frame, Metadata
 
 log = logging.getLogger("hdrcli")
 
-Seen = TypeVar("Seen")
+Followed = TypeVar("Followed")
 
 
 def _of_bytes(decode: Callable[[bytes], Decoded]) -> Callable[[Path], Decoded]:
@@ -81,30 +81,32 @@ def _as(kind: str) -> str:
 
 def read_all(paths: Iterable[Path], threads: int | None = None) -> list[Frame]:
     """Read photographs side by side, in the order given. The first error in that order wins."""
-    return [frame for frame, _ in read_with(paths, lambda _: None, threads)]
+    frames, _ = read_with(paths, lambda _pool, _pending: None, threads)
+    return frames
 
 
 def read_with(
-    paths: Iterable[Path], look: Callable[[Frame], Seen], threads: int | None = None
-) -> list[tuple[Frame, Seen]]:
-    """The same, with what ``look`` says of each: by threads that have nothing left to read."""
+    paths: Iterable[Path],
+    follow: Callable[[Executor, Sequence[Future[Frame]]], Followed],
+    threads: int | None = None,
+) -> tuple[list[Frame], Followed]:
+    """The same, and what ``follow`` returns, which may queue work on the photographs meanwhile.
+
+    Threads that have nothing left to read do that work, in its order, and all of it is done in
+    the end, well or not. A task may wait for photographs and for tasks queued before it.
+    """
     listed = list(paths)
     workers = max(1, min(threads or os.cpu_count() or 1, len(listed)))
     with ThreadPoolExecutor(workers, thread_name_prefix="read") as pool:
         pending = [pool.submit(read, path) for path in listed]
-        looked = [pool.submit(_once_read, look, one) for one in pending]
+        followed = follow(pool, pending)
         try:
             frames = [future.result() for future in pending]
-            seen = [future.result() for future in looked]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     _warn_of_mixed_colours(frames)
-    return list(zip(frames, seen, strict=True))
-
-
-def _once_read(look: Callable[[Frame], Seen], pending: Future[Frame]) -> Seen:
-    return look(pending.result())
+    return frames, followed
 
 
 def _warn_of_mixed_colours(frames: list[Frame]) -> None:

@@ -116,7 +116,7 @@ def _points(samples: Samples, evs: Doubles, curve: Response) -> tuple[Whole, NDA
     What moved is found as what ``curve``, which is about right, cannot explain.
     """
     codes = samples.codes.transpose(1, 2, 0).reshape(-1, len(evs))
-    flat = samples.usable & ~samples.black & (samples.spread < STEADY)
+    flat = np.stack([f.usable & ~f.black & (f.spread < STEADY) for f in samples.frames])
     usable = flat.transpose(1, 2, 0).reshape(codes.shape)
     light = light_ev(curve, codes) - evs
     usable &= np.abs(light - _middle(light, usable)[:, None]) < STATIC_EV

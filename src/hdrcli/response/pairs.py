@@ -7,12 +7,13 @@ single dark codes for being too dark would make the rest seem brighter than they
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hdrcli.frames import Response
-from hdrcli.response.samples import Samples
+from hdrcli.response.samples import Blocks, Samples
 
 Doubles = NDArray[np.float64]
 Whole = NDArray[np.intp]
@@ -101,72 +102,82 @@ def partners_of(evs: Doubles) -> list[tuple[int, int]]:
     ]
 
 
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """One frame's points, seen through a curve. Each channel makes points of its own here."""
+
+    codes: NDArray[np.float32]  # (P,) in [0, 1]
+    spread: Doubles  # (P,) EV
+    usable: NDArray[np.bool_]  # (P,)
+    black: NDArray[np.bool_]  # (P,)
+    brights: Whole  # (Q,) points fit to be the brighter ones of pairs, stratum by stratum
+    strata: NDArray[np.uint8]  # (Q,) of those
+
+
+@lru_cache(maxsize=16)  # a bracket's exposures and its curve are found through the same one
+def _seen(blocks: Blocks, response: Response) -> _Seen:
+    codes, usable, black = blocks.codes.ravel(), blocks.usable.ravel(), blocks.black.ravel()
+    variance = np.square(blocks.spread.ravel(), dtype=np.float64) + QUANTUM**2
+    spread = slope_ev(response, codes) * np.sqrt(variance)
+    brights = np.flatnonzero(usable & (codes > LOWEST) & (spread < TEXTURED_EV))
+    strata = np.minimum((codes[brights] * BINS).astype(np.uint8), BINS - 1)
+    order = np.argsort(strata, kind="stable")
+    return _Seen(codes, spread, usable, black, brights[order], strata[order])
+
+
 def pairs_of(samples: Samples, partners: Sequence[tuple[int, int]], response: Response) -> Pairs:
     """Well-chosen pairs of the frames (darker, brighter): smooth, unclipped, over all codes."""
-    most = max(min(PER_BIN, MOST // (BINS * max(len(partners), 1))), 8)
-    frames, points = len(samples.codes), samples.codes[0].size
-    flat = samples.codes.reshape(frames, points)
-    spread = np.hypot(samples.spread.reshape(frames, points), np.float32(QUANTUM))
-    spread = slope_ev(response, flat) * spread  # EV
-    usable = samples.usable.reshape(frames, points)
-    bright = usable & (flat > LOWEST) & (spread < TEXTURED_EV)
-    black = samples.black.reshape(frames, points)
-    rows = []
-    for number, (i, j) in enumerate(partners):
-        keep = np.flatnonzero(usable[i] & bright[j])
-        at, sigma = _chosen(keep, flat[i], flat[j], (spread[i], spread[j]), black[i], most)
-        rows.append((flat[i][at], flat[j][at], sigma, np.full(len(at), number)))
-    if not rows:
-        rows = [(np.zeros(0),) * 4]
-    dark, light, sigma, link = (np.concatenate(part) for part in zip(*rows, strict=True))
+    if not partners:
+        nothing = np.zeros(0)
+        return Pairs(nothing, nothing, nothing, nothing.astype(np.intp), ())
+    most = max(min(PER_BIN, MOST // (BINS * len(partners))), 8)
+    seen = [_seen(blocks, response) for blocks in samples.frames]
+    darker, brighter = ([seen[i] for i in side] for side in zip(*partners, strict=True))
+    spread_out = [_spread_out(*both, most) for both in zip(darker, brighter, strict=True)]
+    at, full = (np.stack(part) for part in zip(*spread_out, strict=True))  # (L, BINS, most)
+    dark, bright = (_picked([s.codes for s in side], at) for side in (darker, brighter))
+    noise = _medians(_picked([s.spread for s in darker], at), full)
+    touching = (full & _picked([s.black for s in darker], at)).sum(axis=2)
+    good = (noise < NOISY_EV) & (touching <= BLACK_PART * full.sum(axis=2))
+    good &= _medians(dark, full) > LOWEST / 2
+    detail = _picked([s.spread for s in brighter], at)
+    sigma = np.sqrt(FLOOR_EV**2 + (detail**2 + noise[..., None] ** 2) / AVERAGED)
+    chosen = full & good[..., None]
     return Pairs(
-        dark.astype(np.float64),
-        light.astype(np.float64),
-        sigma.astype(np.float64),
-        link.astype(np.intp),
+        dark[chosen].astype(np.float64),
+        bright[chosen].astype(np.float64),
+        sigma[chosen],
+        np.nonzero(chosen)[0],
         tuple(partners),
     )
 
 
-def _chosen(
-    keep: Whole,
-    dark: NDArray[np.float32],
-    bright: NDArray[np.float32],
-    spread: tuple[Doubles, Doubles],
-    black: NDArray[np.bool_],
-    most: int,
-) -> tuple[Whole, Doubles]:
-    """Of the points ``keep`` those that make pairs, and the error to expect of each."""
-    if not len(keep):
-        return keep, np.zeros(0)
-    chosen, full = _spread_out(bright[keep], most)
-    chosen = keep[chosen]  # (BINS, most)
-    noise = _medians(spread[0][chosen], full)
-    touching = np.where(full, black[chosen], 0).sum(axis=1)
-    good = (noise < NOISY_EV) & (touching <= BLACK_PART * full.sum(axis=1))
-    good &= _medians(dark[chosen], full) > LOWEST / 2
-    rows = full & good[:, None]
-    at = chosen[rows]
-    there = np.repeat(noise[:, None], chosen.shape[1], axis=1)[rows]
-    return at, np.sqrt(FLOOR_EV**2 + (spread[1][at] ** 2 + there**2) / AVERAGED)
+def _spread_out(dark: _Seen, bright: _Seen, most: int) -> tuple[Whole, NDArray[np.bool_]]:
+    """Of each stratum of brighter codes up to ``most`` points from all over the picture.
 
-
-def _spread_out(codes: NDArray[np.floating], most: int) -> tuple[Whole, NDArray[np.bool_]]:
-    """Of each stratum of codes up to ``most`` from all over the picture, and which exist."""
-    stratum = np.minimum((codes * BINS).astype(np.uint8), BINS - 1)
-    order = np.argsort(stratum, kind="stable")
-    edges = np.searchsorted(stratum[order], np.arange(BINS + 1))
+    Returns them and which of them exist, both (BINS, most).
+    """
+    both = dark.usable[bright.brights]
+    points, strata = bright.brights[both], bright.strata[both]
+    edges = np.searchsorted(strata, np.arange(BINS + 1, dtype=np.uint8))
     count = np.diff(edges)[:, None]
     place = (np.arange(most) * np.maximum(count / most, 1.0)).astype(np.intp)
     full = place < count
-    return order[np.minimum(edges[:-1, None] + place, len(codes) - 1)], full
+    if not len(points):
+        return np.zeros(full.shape, np.intp), full
+    return points[np.minimum(edges[:-1, None] + place, len(points) - 1)], full
+
+
+def _picked(values: Sequence[NDArray[Any]], at: Whole) -> NDArray[Any]:
+    """Of each pair of frames the values of its points, (L, BINS, most)."""
+    return np.stack([own[where] for own, where in zip(values, at, strict=True)])
 
 
 def _medians(values: NDArray[np.floating], full: NDArray[np.bool_]) -> Doubles:
-    """The median of each row's existing values; inf for an empty row."""
-    ordered = np.sort(np.where(full, values, np.inf), axis=1)
-    middle = np.maximum(full.sum(axis=1) - 1, 0) // 2
-    return np.asarray(ordered[np.arange(len(values)), middle], np.float64)
+    """The median of the existing values along the last axis; inf where there is none."""
+    ordered = np.sort(np.where(full, values, np.inf), axis=-1)
+    middle = np.maximum(full.sum(axis=-1, keepdims=True) - 1, 0) // 2
+    return np.take_along_axis(ordered, middle, axis=-1)[..., 0].astype(np.float64)
 
 
 def group_medians(values: Doubles, group: Whole, count: int) -> tuple[Doubles, Whole]:

@@ -6,10 +6,9 @@ brought together by a translation found on reduced rank images, which do not cha
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +17,16 @@ from hdrcli.frames import Codes, Frame
 from hdrcli.strips import default_threads
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Whole = NDArray[np.intp]
 
 POINTS = 10_000  # blocks per frame, over the whole picture
 BLOCK = 4  # side of a block, in pixels
 CLIPPED = 250 / 255  # from here on a code may be clipped light
 BLACK = 2 / 255  # up to here a code may be clipped darkness
 REDUCED = 320  # longer side of the pictures shifts are found on
+SMALLEST = 32  # shorter side, in pixels, of frames that are compared at all
 TRUSTED_PEAK = 0.1  # phase correlation below this is noise
 STILL = 0.05  # pixels of those: a shift that cannot be told from none
 FAR_RANKS = 0.08  # ranks that differ by more show different things
@@ -31,64 +34,125 @@ BETTER = 0.9  # a shift brings the frames at least so much closer
 
 
 @dataclass(frozen=True, eq=False)
-class Samples:
-    """Block means of scene points. F frames, P points, 3 channels; codes are code / largest code.
+class Blocks:
+    """Block means of one frame at P scene points, 3 channels; codes are code / largest code.
 
     ``spread`` is the standard deviation of the codes inside a block. ``usable`` is False where
     any pixel of the block may be clipped in that channel, or lies outside the frame; ``black``
     is True where any may be clipped darkness.
     """
 
-    codes: Floats  # (F, P, 3)
-    spread: Floats  # (F, P, 3)
-    usable: NDArray[np.bool_]  # (F, P, 3)
-    black: NDArray[np.bool_]  # (F, P, 3)
-    bright: Floats  # (F,) mean code of each frame over all points
-    shifts: NDArray[np.float64]  # (F, 2) pixels, x y, frame against the first
+    codes: Floats  # (P, 3)
+    spread: Floats  # (P, 3)
+    usable: Mask  # (P, 3)
+    black: Mask  # (P, 3)
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """The same scene points in each of F frames."""
+
+    frames: tuple[Blocks, ...]
+    shifts: Doubles  # (F, 2) pixels, x y, frame against the first
+
+    @property
+    def codes(self) -> Floats:
+        """The codes of all frames, (F, P, 3)."""
+        return np.stack([blocks.codes for blocks in self.frames])
+
+    @property
+    def bright(self) -> Floats:
+        """The mean code of each frame over all points, (F,)."""
+        return np.array([blocks.codes.mean() for blocks in self.frames])
 
     def of(self, order: Sequence[int]) -> "Samples":
         """The samples of some frames, in another order."""
-        at = list(order)
-        return Samples(
-            self.codes[at],
-            self.spread[at],
-            self.usable[at],
-            self.black[at],
-            self.bright[at],
-            self.shifts[at],
-        )
+        return Samples(tuple(self.frames[i] for i in order), self.shifts[list(order)])
 
 
-def take(
-    frames: Sequence[Frame], points: int = POINTS, known: Sequence[Floats | None] | None = None
-) -> Samples:
-    """Sample all frames at the same scene points. Frames share one size.
-
-    ``known`` is what ``ranks`` says of each of them, where it has been asked.
-    """
-    grid = _grid(frames[0].size, points)
-    shifts = find_shifts(frames, known)
-    whites = _whites(frames)
+def take(frames: Sequence[Frame], points: int = POINTS) -> Samples:
+    """Sample all frames at the same scene points. Frames share one size."""
+    aligned = any(frame.warp is not None for frame in frames)
     with ThreadPoolExecutor(default_threads()) as pool:
-        blocks = list(pool.map(partial(_blocks, grid), frames, shifts, whites))
-    codes = np.stack([b[0] for b in blocks])
-    return Samples(
-        codes,
-        np.stack([b[1] for b in blocks]),
-        np.stack([b[2] for b in blocks]),
-        np.stack([b[3] for b in blocks]),
-        codes.mean(axis=(1, 2)),
-        shifts,
-    )
+        return Sampling(pool, [_there(f) for f in frames], points, aligned=aligned).samples()
 
 
-def _whites(frames: Sequence[Frame]) -> list[float]:
-    """The largest code of each frame; float frames share the largest value any of them has."""
-    most = max((float(f.codes.max()) for f in frames if not f.levels), default=1.0)
-    return [float(f.levels - 1) if f.levels else max(most, 1e-9) for f in frames]
+def _there(frame: Frame) -> Future[Frame]:
+    future: Future[Frame] = Future()
+    future.set_result(frame)
+    return future
 
 
-def _grid(size: tuple[int, int], points: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+class Sampling:
+    """The sampling of frames that may still be being read, by the threads that read them.
+
+    Its tasks stand in the queue of a pool behind those that make the frames, frame after frame.
+    Each waits for none but earlier ones, so that a single thread gets through. Between those of
+    a frame stands one of the frame before, so that two threads seldom wait for each other.
+    """
+
+    def __init__(
+        self,
+        pool: Executor,
+        frames: Sequence[Future[Frame]],
+        points: int = POINTS,
+        *,
+        aligned: bool = False,
+    ) -> None:
+        self._frames, self._points, self._aligned = frames, points, aligned
+        self._ranks: list[Future[Floats | None]] = []
+        self._moves: list[Future[Doubles]] = []
+        self._coded: list[Future[Blocks | float]] = []
+        for i in range(len(frames)):
+            self._ranks.append(pool.submit(self._rank, i))
+            if i > 0:
+                self._coded.append(pool.submit(self._code, i - 1))
+            self._moves.append(pool.submit(self._move, i))
+        self._coded.append(pool.submit(self._code, len(frames) - 1))
+        self._blocks = [pool.submit(self._block, i) for i in range(len(frames))]
+
+    def samples(self) -> Samples:
+        """What was sampled. Frames share one size."""
+        blocks = tuple(future.result() for future in self._blocks)
+        return Samples(blocks, np.stack([self._shift(i) for i in range(len(blocks))]))
+
+    def _rank(self, i: int) -> Floats | None:
+        return None if self._aligned else _ranks(self._frames[i].result())
+
+    def _move(self, i: int) -> Doubles:
+        """The translation of a frame against the one before, in pixels of their reduced pictures.
+
+        They are compared by phase correlation of their rank images; a peak that does not stand
+        out, or does not bring the two closer, is not believed.
+        """
+        before, own = (self._ranks[at].result() for at in (max(i - 1, 0), i))
+        return np.zeros(2) if i == 0 or before is None or own is None else _shift(before, own)
+
+    def _shift(self, i: int) -> Doubles:
+        """The translation of a frame against the first, in its pixels."""
+        moves = [future.result() for future in self._moves[: i + 1]]
+        return np.asarray(_step(self._frames[0].result()) * np.sum(moves, axis=0))
+
+    def _code(self, i: int) -> Blocks | float:
+        """The blocks of a frame of integer codes; of floats only the largest."""
+        frame = self._frames[i].result()
+        if not frame.levels:
+            return float(frame.codes.max())
+        return _blocks(self._grid, frame, self._shift(i), float(frame.levels - 1))
+
+    def _block(self, i: int) -> Blocks:
+        """The blocks of any frame. The largest float of all frames is the white of each."""
+        if isinstance(own := self._coded[i].result(), Blocks):
+            return own
+        peaks = [most for most in (one.result() for one in self._coded) if isinstance(most, float)]
+        return _blocks(self._grid, self._frames[i].result(), self._shift(i), max(*peaks, 1e-9))
+
+    @cached_property
+    def _grid(self) -> tuple[Whole, Whole]:
+        return _grid(self._frames[0].result().size, self._points)
+
+
+def _grid(size: tuple[int, int], points: int) -> tuple[Whole, Whole]:
     """Block corners (row, column), about ``points`` of them, evenly over the picture."""
     step = max(int(np.sqrt(size[0] * size[1] / points)), 1)
     rows = np.arange(0, max(size[0] - BLOCK, 1), step)
@@ -98,12 +162,11 @@ def _grid(size: tuple[int, int], points: int) -> tuple[NDArray[np.intp], NDArray
 
 
 def _blocks(
-    grid: tuple[NDArray[np.intp], NDArray[np.intp]],
+    grid: tuple[Whole, Whole],
     frame: Frame,
-    shift: NDArray[np.float64],
+    shift: Doubles,
     white: float,
-) -> tuple[Floats, Floats, NDArray[np.bool_], NDArray[np.bool_]]:
-    """Mean, spread, usability and blackness of the blocks of one frame, each (P, 3)."""
+) -> Blocks:
     rows, cols = grid
     x, y = _positions(frame, cols + np.float64(BLOCK / 2), rows + np.float64(BLOCK / 2))
     top = np.rint(y + shift[1] - BLOCK / 2).astype(np.intp)
@@ -118,10 +181,10 @@ def _blocks(
     mean = part.mean(axis=0)
     part -= mean
     part *= part
-    return mean, np.sqrt(part.mean(axis=0)), usable, black
+    return Blocks(mean, np.sqrt(part.mean(axis=0)), usable, black)
 
 
-def _gather(codes: Codes, top: NDArray[np.intp], left: NDArray[np.intp]) -> Codes:
+def _gather(codes: Codes, top: Whole, left: Whole) -> Codes:
     """The pixels of the blocks, (BLOCK², P, 3): pixels first, so that reductions are fast."""
     sides, (high, wide) = [min(BLOCK, side) for side in codes.shape[:2]], codes.shape[:2]
     pixels, first = codes.reshape(high * wide, 3), top * wide + left
@@ -134,9 +197,7 @@ def _gather(codes: Codes, top: NDArray[np.intp], left: NDArray[np.intp]) -> Code
     return out
 
 
-def _positions(
-    frame: Frame, x: NDArray[np.float64], y: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _positions(frame: Frame, x: Doubles, y: Doubles) -> tuple[Doubles, Doubles]:
     """Where the reference's pixels lie in a frame that has been aligned."""
     if frame.warp is None:
         return x, y
@@ -144,29 +205,11 @@ def _positions(
     return u / w, v / w
 
 
-def _visible(frame: Frame, top: NDArray[np.intp], left: NDArray[np.intp]) -> NDArray[np.bool_]:
+def _visible(frame: Frame, top: Whole, left: Whole) -> Mask:
     if frame.valid is None:
         return np.ones(len(top), bool)
     last = min(BLOCK, *frame.size) - 1
     return np.asarray(frame.valid[top, left] & frame.valid[top + last, left + last])
-
-
-def find_shifts(
-    frames: Sequence[Frame], known: Sequence[Floats | None] | None = None
-) -> NDArray[np.float64]:
-    """Translation of each frame against the first, pixels (F, 2): x, y. Zero where warped.
-
-    Neighbours are compared by phase correlation of their rank images; a peak that does not
-    stand out, or does not bring the two closer, is not believed.
-    """
-    shifts = np.zeros((len(frames), 2))
-    with ThreadPoolExecutor(default_threads()) as pool:
-        reduced = list(pool.map(ranks, frames)) if known is None else list(known)
-        pictures = [one for one in reduced if one is not None]
-        if len(pictures) == len(frames):
-            steps = list(pool.map(lambda pair: _shift(*pair), pairwise(pictures)))
-            shifts[1:] = _step(frames[0]) * np.reshape(np.cumsum(steps, axis=0), (-1, 2))
-    return shifts
 
 
 def _step(frame: Frame) -> int:
@@ -180,19 +223,16 @@ def _skip(step: int) -> int:
     return max(step // 4, 1)
 
 
-def ranks(frame: Frame) -> Floats | None:
+def _ranks(frame: Frame) -> Floats | None:
     """Green, reduced, each pixel replaced by its rank in [0, 1]: blind to exposure and curve.
 
-    None of what is too small, or has a warp.
+    None of what is too small to be compared.
     """
-    if frame.warp is not None or min(frame.size) < 32:
-        return None
-    return _ranks(frame, _step(frame))
-
-
-def _ranks(frame: Frame, step: int) -> Floats:
     import cv2
 
+    if min(frame.size) < SMALLEST:
+        return None
+    step = _step(frame)
     skip, high, wide = _skip(step), frame.size[0] // step, frame.size[1] // step
     read = np.ascontiguousarray(frame.codes[: high * step : skip, : wide * step : skip, 1])
     green = np.asarray(cv2.resize(read, (wide, high), interpolation=cv2.INTER_AREA))
@@ -205,7 +245,7 @@ def _ranks(frame: Frame, step: int) -> Floats:
     return np.asarray(middle[where].reshape(green.shape))
 
 
-def _shift(a: Floats, b: Floats) -> NDArray[np.float64]:
+def _shift(a: Floats, b: Floats) -> Doubles:
     """How far the content of ``b`` lies from that of ``a``, pixels x, y."""
     import cv2
 
