@@ -383,8 +383,10 @@ def test_disagreement_does_not_depend_on_how_a_picture_is_cut(rng, monkeypatch):
         assert (motion.disagreement(guide, view, strength, noise) == whole).all()
 
 
-def test_a_glimpse_is_half_of_a_look(rng):
-    codes = big(rng.normal(128, 100, (*SIZE, 1))) + rng.normal(0, 20, (384, 512, 3))
+@pytest.mark.parametrize("side", [4, 6, 8])
+def test_a_glimpse_is_half_of_a_look(rng, side):
+    large = rng.normal(128, 100, (*SIZE, 1)).repeat(side, axis=0).repeat(side, axis=1)
+    codes = large + rng.normal(0, 20, (*large.shape[:2], 3))
     sight = sights.Sight(Frame(np.clip(codes, 0, 255).astype(np.uint8)), 2.0, SIZE)
     small, box = sight.small, np.s_[10:60, 30:200]
     part = sight.part(box)

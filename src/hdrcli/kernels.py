@@ -34,6 +34,8 @@ ROOT_TWO, LOG2_E = np.float32(2**0.5), np.float32(1.4426950408889634)
 LN_2, NEARLY_ONE = np.float32(0.6931471805599453), np.float32(0.999)
 LAST = np.float32(65535)
 NEAR = 4096  # pixels
+NEITHER, CLIPS, IS_DARK = np.uint16(0), np.uint16(1), np.uint16(256)  # marks, to be added
+LOW, DARK_BLOCK, TWO_DARK = np.uint16(255), np.uint16(16), np.uint8(32)
 HEARD = np.float32(2)  # times the doubt: how far a guess of clipped light is heard
 
 
@@ -585,22 +587,49 @@ def add_near(
 
 
 @inlined
-def middle_rows(codes: Bytes, first: int, count: int, means: Bytes, tops: Bytes) -> None:
-    """Of ``count`` pixels of the row at ``first`` and of the next.
+def means_of_four(codes: Bytes, first: int, count: int, means: Bytes) -> None:
+    """Of ``count`` numbers of the row at ``first``, the one below and both their neighbours.
 
-    The ``means`` of each number, of the one below and of both their neighbours, rounded; and the
-    largest of the codes of each pixel and of the one below.
+    All of them, rounded: it takes less time than to step over those that nobody asks for.
     """
-    below = first + 3 * count
-    for i in range(3 * count - 3):
+    below = first + count
+    for i in range(count - 3):
         i0, i1 = first + i, below + i
         upper = np.uint16(codes[i0]) + np.uint16(codes[i0 + 3])
         lower = np.uint16(codes[i1]) + np.uint16(codes[i1 + 3])
         means[i] = np.uint8((upper + lower + np.uint16(2)) >> 2)
-    for x in range(count):
-        i0, i1 = first + 3 * x, below + 3 * x
-        upper_top = max(max(codes[i0], codes[i0 + 1]), codes[i0 + 2])
-        tops[x] = max(max(max(codes[i1], codes[i1 + 1]), codes[i1 + 2]), upper_top)
+
+
+@inlined
+def count_ends(
+    codes: Bytes,
+    first: int,
+    count: int,
+    clip: int,
+    dark: int,
+    side: int,
+    marks: Indices,
+    counts: Indices,
+) -> None:
+    """How many of ``side`` columns of two rows clip, and 256 times how many are dark.
+
+    From each of the ``count`` numbers of the row at ``first`` on; the largest code of two pixels
+    decides. ``side`` is even, four at least and 254 at most.
+    """
+    below, bright, night = first + count, np.uint8(clip), np.uint8(dark)
+    for i in range(count - 2):
+        i0, i1 = first + i, below + i
+        upper = max(max(codes[i0], codes[i0 + 1]), codes[i0 + 2])
+        top = max(max(max(codes[i1], codes[i1 + 1]), codes[i1 + 2]), upper)
+        marks[i] = (CLIPS if top >= bright else NEITHER) | (IS_DARK if top <= night else NEITHER)
+    for i in range(count - 5):
+        marks[i] = np.uint16(marks[i] + marks[i + 3])
+    blocks = count - 3 * side + 1
+    for i in range(blocks):
+        counts[i] = np.uint16(marks[i] + marks[i + 6])
+    for k in range(2, side // 2):
+        for i in range(blocks):
+            counts[i] = np.uint16(counts[i] + marks[i + 6 * k])
 
 
 @inlined
@@ -617,16 +646,6 @@ def light_of(
     return red, green, blue
 
 
-@inlined
-def ends_of(tops: Bytes, first: int, side: int, clip: int, dark: int) -> tuple[int, int]:
-    """How many columns of a block clip, and how many are dark."""
-    ends = nights = 0
-    for x in range(first, first + side):
-        ends += int(tops[x] >= clip)
-        nights += int(tops[x] <= dark)
-    return ends, nights
-
-
 @kernel
 def glance(
     codes: Bytes,
@@ -635,32 +654,34 @@ def glance(
     dark: int,
     side: int,
     means: Bytes,
-    tops: Bytes,
+    marks: Indices,
+    counts: Indices,
     mean: Floats,
     clipped: Floats,
     black: Floats,
     rows: int,
     width: int,
-    full_width: int,
+    length: int,
 ) -> None:
     """What blocks of ``side`` x ``side`` pixels show in the two rows in their middle.
 
     ``mean`` (rows, width, 3) is light: codes of 2 x 2 pixels are averaged before they are looked
     up in ``light`` (3, 256). ``clipped`` and ``black`` (rows, width) are parts of the columns,
     two pixels each, whose largest code is ``clip`` or more, or ``dark`` or less, in 255ths.
-    ``means`` (3 full_width) and ``tops`` (full_width) are room.
+    ``length`` is that of a row of codes; ``means``, ``marks`` and ``counts`` are as long, and room.
     """
     part, step = TWO / np.float32(side), CODES / np.float32(side)
     for y in range(rows):
-        middle = 3 * full_width * (y * side + side // 2 - 1)
-        middle_rows(codes, middle, full_width, means, tops)
+        middle = length * (y * side + side // 2 - 1)
+        means_of_four(codes, middle, length, means)
+        count_ends(codes, middle, length, clip, dark, side, marks, counts)
         for x in range(width):
-            red, green, blue = light_of(means, light, 3 * x * side, side)
-            ends, nights = ends_of(tops, x * side, side, clip, dark)
-            at = y * width + x
+            first, at = 3 * x * side, y * width + x
+            red, green, blue = light_of(means, light, first, side)
             mean[3 * at] = red * part
             mean[3 * at + 1] = green * part
             mean[3 * at + 2] = blue * part
+            ends, nights = int(counts[first] & LOW), int(counts[first] >> 8)
             clipped[at] = np.floor(np.float32(ends) * step + HALF) / CODES
             black[at] = np.floor(np.float32(nights) * step + HALF) / CODES
 
@@ -674,38 +695,44 @@ def glimpse(
     fewest: Integers,
     side: int,
     means: Bytes,
-    tops: Bytes,
+    marks: Indices,
+    counts: Indices,
     mean: Floats,
     clipped: Bytes,
     black: Bytes,
     rows: int,
     width: int,
-    full_width: int,
+    length: int,
 ) -> None:
     """The same of 2 x 2 blocks together: their mean light, and whether they clip or are dark.
 
     One of them clips, or two are dark, of whose columns at least ``fewest``, two numbers, are.
     """
-    part, most_ends, most_nights = HALF / np.float32(side), fewest[0], fewest[1]
+    part = HALF / np.float32(side)
+    most_ends, most_nights = np.uint16(fewest[0]), np.uint16(fewest[1] << 8)
     for i in range(rows * width):
         mean[3 * i] = mean[3 * i + 1] = mean[3 * i + 2] = ZERO
-        clipped[i] = black[i] = np.uint8(0)
+        black[i] = np.uint8(0)
     for y in range(2 * rows):
-        middle = 3 * full_width * (y * side + side // 2 - 1)
-        middle_rows(codes, middle, full_width, means, tops)
-        row = (y // 2) * width
+        middle, row = length * (y * side + side // 2 - 1), (y // 2) * width
+        means_of_four(codes, middle, length, means)
         for x in range(width):
             red, green, blue = light_of(means, light, 6 * x * side, 2 * side)
             at = 3 * (row + x)
             mean[at] += red * part
             mean[at + 1] += green * part
             mean[at + 2] += blue * part
-        for x in range(2 * width):
-            ends, nights = ends_of(tops, x * side, side, clip, dark)
-            clipped[row + x // 2] |= np.uint8(ends >= most_ends)
-            black[row + x // 2] += np.uint8(nights >= most_nights)
+        count_ends(codes, middle, length, clip, dark, side, marks, counts)
+        for i in range(length - 3 * side + 1):
+            ends, nights = np.uint16(counts[i] & LOW), counts[i]
+            clips = CLIPS if ends >= most_ends else NEITHER
+            counts[i] = clips | (DARK_BLOCK if nights >= most_nights else NEITHER)
+        for x in range(width):
+            first = 6 * x * side
+            black[row + x] = np.uint8(black[row + x] + counts[first] + counts[first + 3 * side])
     for i in range(rows * width):
-        black[i] = np.uint8(black[i] >= 2)
+        clipped[i] = np.uint8(np.uint8(black[i] & np.uint8(15)) > np.uint8(0))
+        black[i] = np.uint8(black[i] >= TWO_DARK)
 
 
 @kernel

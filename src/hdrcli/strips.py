@@ -166,17 +166,19 @@ def glanced(
 
     ``ends`` are codes; ``out`` are its light, and the parts of each pixel that clip or are dark.
     """
+    length = 3 * frame.size[1]
     kernels.glance(
         np.ascontiguousarray(frame.codes[rows.start * side : rows.stop * side]),
         np.ascontiguousarray(frame.table.T),
         *whole(*ends),
         side,
-        np.empty(3 * frame.size[1], np.uint8),
-        np.empty(frame.size[1], np.uint8),
+        np.empty(length, np.uint8),
+        np.empty(length, np.uint16),
+        np.empty(length, np.uint16),
         *out,
         rows.stop - rows.start,
         frame.size[1] // side,
-        frame.size[1],
+        length,
     )
 
 
@@ -212,7 +214,7 @@ def glimpsed(
     side = glanced_at(frame, size)
     if side is None or (frame.size[0] // side, frame.size[1] // side) != size:
         return None
-    height, width = size[0] // 2, size[1] // 2
+    height, width, length = size[0] // 2, size[1] // 2, 3 * frame.size[1]
     light = np.empty((height, width, 3), np.float32)
     marks = np.empty((2, height, width), np.bool_)
     shares = np.floor(np.arange(side + 1) * np.float32(255 / side) + 0.5) / 255
@@ -222,14 +224,15 @@ def glimpsed(
         *whole(*(end * (frame.levels - 1) for end in ends)),
         np.array([(shares <= part).sum() for part in parts]),
         side,
-        np.empty(3 * frame.size[1], np.uint8),
-        np.empty(frame.size[1], np.uint8),
+        np.empty(length, np.uint8),
+        np.empty(length, np.uint16),
+        np.empty(length, np.uint16),
         light,
         marks[0].view(np.uint8),
         marks[1].view(np.uint8),
         height,
         width,
-        frame.size[1],
+        length,
     )
     return Glimpsed(light, *marks)
 
