@@ -539,8 +539,8 @@ def median(values: NDArray[np.floating]) -> float:
 
 
 def bounds(guide: Guide, view: View) -> NDArray[np.uint8]:
-    """What is only a bound, (h, w), as ``motion_kernels.judge`` takes it."""
-    flags = np.empty(view.clipped.shape, np.uint8)
+    """What is only a bound, (h, w, 3), as ``motion_kernels.judge`` takes it."""
+    flags = np.empty((*view.clipped.shape, 3), np.uint8)
     motion_kernels.bounds(
         bits(guide.clipped),
         bits(view.clipped),
@@ -548,7 +548,7 @@ def bounds(guide: Guide, view: View) -> NDArray[np.uint8]:
         bits(view.dark),
         bits(view.valid),
         flags,
-        flags.size,
+        view.clipped.size,
     )
     return flags
 

@@ -17,7 +17,7 @@ Integers = NDArray[np.int64]
 ZERO, ONE, THREE = np.float32(0), np.float32(1), np.float32(3)
 SCHARR_SIDE, SCHARR_MIDDLE = np.float32(3 / 32), np.float32(10 / 32)
 LEAST = np.float32(1e-6)  # light, of what a logarithm is taken
-MOST = 7  # taps of a blur on either side of the one in the middle
+MOST, FEW = 7, 4  # taps of a blur on either side of the one in the middle
 RING = 16  # rows of what is made of others that are kept: more than the widest blur takes
 PAD = 3 * MOST + 3  # numbers on either side of a line
 LOWEST_STOP, STOPS = -20, 41
@@ -47,7 +47,11 @@ def room(width: int) -> tuple[Floats, Floats, Floats]:
 @inlined
 def reflected(at: int, count: int) -> int:
     """The index inside a line that stands for any outside."""
-    period = max(2 * count - 2, 1)
+    inner = abs(at)
+    inner = 2 * count - 2 - inner if inner >= count else inner
+    if inner >= 0:
+        return inner
+    period = max(2 * count - 2, 1)  # far outside, where divisions take their time
     inner = abs(at) % period
     return inner if inner < count else period - inner
 
@@ -99,16 +103,22 @@ def blur_down(
 
 
 @inlined
-def blur_across(line: Floats, taps: Floats, tap: int, out: Floats, at: int, length: int) -> None:
-    """A line blurred along itself, with as many taps as there may be: a loop over them is slow."""
+def blur_across(
+    line: Floats, taps: Floats, tap: int, reach: int, out: Floats, at: int, length: int
+) -> None:
+    """A line blurred along itself, with FEW or with MOST taps: a loop over them is slow."""
     t0, t1, t2, t3 = taps[tap], taps[tap + 1], taps[tap + 2], taps[tap + 3]
     t4, t5, t6, t7 = taps[tap + 4], taps[tap + 5], taps[tap + 6], taps[tap + 7]
     for i in range(length):
         x = PAD + i
         near = t0 * line[x] + t1 * (line[x - 3] + line[x + 3]) + t2 * (line[x - 6] + line[x + 6])
         middle = t3 * (line[x - 9] + line[x + 9]) + t4 * (line[x - 12] + line[x + 12])
-        far = t5 * (line[x - 15] + line[x + 15]) + t6 * (line[x - 18] + line[x + 18])
-        out[at + i] = near + middle + far + t7 * (line[x - 21] + line[x + 21])
+        out[at + i] = near + middle
+    if reach > FEW:
+        for i in range(length):
+            x = PAD + i
+            far = t5 * (line[x - 15] + line[x + 15]) + t6 * (line[x - 18] + line[x + 18])
+            out[at + i] = out[at + i] + far + t7 * (line[x - 21] + line[x + 21])
 
 
 @inlined
@@ -142,11 +152,15 @@ def bounds(
     flags: Bytes,
     count: int,
 ) -> None:
-    """What is a bound: 1 the guide clips, 2 the view clips, 4 and 8 they are dark, 16 not valid."""
+    """What is a bound: 1 the guide clips, 2 the view clips, 4 and 8 they are dark, 16 not valid.
+
+    The ``flags`` are (count, 3), the same three times: loops take numbers, not pixels.
+    """
     for i in range(count):
         both = np.uint8(known_clips[i] | np.uint8(clips[i] << 1))
         night = np.uint8(np.uint8(known_dark[i] << 2) | np.uint8(dark[i] << 3))
-        flags[i] = both | night | np.uint8((1 - valid[i]) << 4)
+        flag = both | night | np.uint8((1 - valid[i]) << 4)
+        flags[3 * i] = flags[3 * i + 1] = flags[3 * i + 2] = flag
 
 
 @inlined
@@ -154,7 +168,7 @@ def one_sided(
     difference: np.float32,
     light: np.float32,
     known: np.float32,
-    flags: int,
+    flags: np.int32,
     ceiling: np.float32,
     low: np.float32,
 ) -> np.float32:
@@ -182,18 +196,22 @@ def difference_row(
     first: int,
     length: int,
 ) -> None:
-    """View less guide of row y, one-sided, into a ring."""
+    """View less guide of row y, one-sided, into a ring.
+
+    Many numbers at once, so that nothing may depend on one pixel's flags.
+    """
     row, here, per = y * length, first + (y & (RING - 1)) * length, limits[0]
+    some = np.uint8(0)
     for i in range(length):
         out[here + i] = light[row + i] * per - known[row + i]
-    for x in range(length // 3):
-        flag = flags[y * (length // 3) + x]
-        if flag:
-            for i in range(3 * x, 3 * x + 3):
-                value = light[row + i] * per
-                out[here + i] = one_sided(
-                    out[here + i], value, known[row + i], flag, limits[1], limits[2]
-                )
+        some |= flags[row + i]
+    if some == 0:
+        return
+    ceiling, low = limits[1], limits[2]
+    for i in range(length):
+        value = light[row + i] * per
+        flag = np.int32(flags[row + i])
+        out[here + i] = one_sided(out[here + i], value, known[row + i], flag, ceiling, low)
 
 
 @inlined
@@ -256,13 +274,13 @@ def judge(
             difference_row(known, light, flags, differed, limits, rings, second, length)
             differed += 1
         blur_down(known, 0, -1, y, taps, 0, one, lines, height, length)
-        blur_across(lines, taps, 0, made, 0, length)
+        blur_across(lines, taps, 0, one, made, 0, length)
         blur_down(rings, 0, RING - 1, y, taps, 0, one, lines, height, length)
-        blur_across(lines, taps, 0, made, length, length)
+        blur_across(lines, taps, 0, one, made, length, length)
         for scale in range(1, 3):
             tap, reach = scale * (MOST + 1), reaches[scale]
             blur_down(rings, second, RING - 1, y, taps, tap, reach, lines, height, length)
-            blur_across(lines, taps, tap, made, (scale + 1) * length, length)
+            blur_across(lines, taps, tap, reach, made, (scale + 1) * length, length)
         in_tolerances(made, variance, y * length, limits, lines, length)
         row = y * (length // 3)
         for x in range(length // 3):
@@ -303,7 +321,7 @@ def extend(
         if some == 0:
             continue
         blur_down(light, 0, -1, y, taps, 0, reach, lines, height, length)
-        blur_across(lines, taps, 0, made, 0, length)
+        blur_across(lines, taps, 0, reach, made, 0, length)
         for x in range(width):
             if where[y * width + x]:
                 for i in range(3 * x, 3 * x + 3):
@@ -338,10 +356,9 @@ def pair_brightness(
     count = 0
     for y in range(0, height, 2):
         for x in range(0, width, 2):
-            at = y * width + x
-            if flags[at]:
+            i = 3 * (y * width + x)
+            if flags[i]:
                 continue
-            i = 3 * at
             ours = known[i] + known[i + 1] + known[i + 2]
             theirs = (light[i] + light[i + 1] + light[i + 2]) * per
             middles[count] = ours
