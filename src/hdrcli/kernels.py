@@ -587,12 +587,11 @@ def add_near(
 
 
 @inlined
-def means_of_four(codes: Bytes, first: int, count: int, means: Bytes) -> None:
-    """Of ``count`` numbers of the row at ``first``, the one below and both their neighbours.
+def means_of_four(codes: Bytes, first: int, below: int, count: int, means: Bytes) -> None:
+    """Of ``count`` numbers from ``first`` on, those from ``below`` on, and their neighbours.
 
     All of them, rounded: it takes less time than to step over those that nobody asks for.
     """
-    below = first + count
     for i in range(count - 3):
         i0, i1 = first + i, below + i
         upper = np.uint16(codes[i0]) + np.uint16(codes[i0 + 3])
@@ -604,6 +603,7 @@ def means_of_four(codes: Bytes, first: int, count: int, means: Bytes) -> None:
 def count_ends(
     codes: Bytes,
     first: int,
+    below: int,
     count: int,
     clip: int,
     dark: int,
@@ -613,10 +613,10 @@ def count_ends(
 ) -> None:
     """How many of ``side`` columns of two rows clip, and 256 times how many are dark.
 
-    From each of the ``count`` numbers of the row at ``first`` on; the largest code of two pixels
-    decides. ``side`` is even, four at least and 254 at most.
+    From each of the ``count`` numbers from ``first`` and ``below`` on; the largest code of two
+    pixels decides. ``side`` is even, four at least and 254 at most.
     """
-    below, bright, night = first + count, np.uint8(clip), np.uint8(dark)
+    bright, night = np.uint8(clip), np.uint8(dark)
     for i in range(count - 2):
         i0, i1 = first + i, below + i
         upper = max(max(codes[i0], codes[i0 + 1]), codes[i0 + 2])
@@ -661,6 +661,7 @@ def glance(
     black: Floats,
     rows: int,
     width: int,
+    left: int,
     length: int,
 ) -> None:
     """What blocks of ``side`` x ``side`` pixels show in the two rows in their middle.
@@ -668,13 +669,15 @@ def glance(
     ``mean`` (rows, width, 3) is light: codes of 2 x 2 pixels are averaged before they are looked
     up in ``light`` (3, 256). ``clipped`` and ``black`` (rows, width) are parts of the columns,
     two pixels each, whose largest code is ``clip`` or more, or ``dark`` or less, in 255ths.
-    ``length`` is that of a row of codes; ``means``, ``marks`` and ``counts`` are as long, and room.
+    Rows of codes are of ``length`` and looked at from ``left`` on. There is room for 3 ``width``
+    ``side`` numbers in ``means``, ``marks`` and ``counts``.
     """
-    part, step = TWO / np.float32(side), CODES / np.float32(side)
+    part, step, count = TWO / np.float32(side), CODES / np.float32(side), 3 * width * side
     for y in range(rows):
-        middle = length * (y * side + side // 2 - 1)
-        means_of_four(codes, middle, length, means)
-        count_ends(codes, middle, length, clip, dark, side, marks, counts)
+        middle = length * (y * side + side // 2 - 1) + left
+        below = middle + length
+        means_of_four(codes, middle, below, count, means)
+        count_ends(codes, middle, below, count, clip, dark, side, marks, counts)
         for x in range(width):
             first, at = 3 * x * side, y * width + x
             red, green, blue = light_of(means, light, first, side)
@@ -707,23 +710,25 @@ def glimpse(
     """The same of 2 x 2 blocks together: their mean light, and whether they clip or are dark.
 
     One of them clips, or two are dark, of whose columns at least ``fewest``, two numbers, are.
+    The room is for twice as much.
     """
-    part = HALF / np.float32(side)
+    part, count = HALF / np.float32(side), 6 * width * side
     most_ends, most_nights = np.uint16(fewest[0]), np.uint16(fewest[1] << 8)
     for i in range(rows * width):
         mean[3 * i] = mean[3 * i + 1] = mean[3 * i + 2] = ZERO
         black[i] = np.uint8(0)
     for y in range(2 * rows):
         middle, row = length * (y * side + side // 2 - 1), (y // 2) * width
-        means_of_four(codes, middle, length, means)
+        below = middle + length
+        means_of_four(codes, middle, below, count, means)
         for x in range(width):
             red, green, blue = light_of(means, light, 6 * x * side, 2 * side)
             at = 3 * (row + x)
             mean[at] += red * part
             mean[at + 1] += green * part
             mean[at + 2] += blue * part
-        count_ends(codes, middle, length, clip, dark, side, marks, counts)
-        for i in range(length - 3 * side + 1):
+        count_ends(codes, middle, below, count, clip, dark, side, marks, counts)
+        for i in range(count - 3 * side + 1):
             ends, nights = np.uint16(counts[i] & LOW), counts[i]
             clips = CLIPS if ends >= most_ends else NEITHER
             counts[i] = clips | (DARK_BLOCK if nights >= most_nights else NEITHER)

@@ -30,7 +30,6 @@ DARK = 5 / 255  # codes up to here are an upper bound: black is crushed, and the
 PART_CLIPPED, PART_DARK = 0.02, 0.5  # of a reduced pixel from which all of it counts as such
 DARK_BOUND = 8 / 255  # the code whose light that bound is
 Box = tuple[slice, slice]
-EVERY = slice(None)
 
 
 @dataclass(frozen=True)
@@ -167,14 +166,16 @@ class Sight:
         side = None if "full" in self.__dict__ or not self.whole else self._side()
         if side is None:
             return self.full.part(box)
-        rows = slice(box[0].start, min(box[0].stop, self.size[0]))
-        shape, top = (rows.stop - rows.start, self.size[1]), self.frame.levels - 1
+        rows, columns = (
+            slice(part.start, min(part.stop, end)) for part, end in zip(box, self.size, strict=True)
+        )
+        shape, top = (rows.stop - rows.start, columns.stop - columns.start), self.frame.levels - 1
         light = np.empty((*shape, 3), np.float32)
         clipped, dark = (np.empty(shape, np.float32) for _ in range(2))
-        strips.glanced(self.frame, side, rows, (CLIP * top, DARK * top), (light, clipped, dark))
+        ends, out = (CLIP * top, DARK * top), (light, clipped, dark)
+        strips.glanced(self.frame, side, (rows, columns), ends, out)
         valid = np.ones(shape, np.bool_)
-        marks = clipped > PART_CLIPPED, dark > PART_DARK, valid
-        return View(light, *marks, self.ratio, self.floor).part((EVERY, box[1]))
+        return View(light, clipped > PART_CLIPPED, dark > PART_DARK, valid, self.ratio, self.floor)
 
     @once
     def floor(self) -> float:

@@ -132,7 +132,7 @@ def reduced(frame: Frame, size: tuple[int, int], clip: float, dark: float) -> Re
     columns = slice(0, width * across)
 
     def glance(rows: slice) -> None:
-        glanced(frame, down, rows, ends, (light[rows], *marks[:, rows]))
+        glanced(frame, down, np.s_[rows, 0:width], ends, (light[rows], *marks[:, rows]))
 
     def work(rows: slice) -> None:
         full = slice(rows.start * down, rows.stop * down)
@@ -158,27 +158,30 @@ def reduced(frame: Frame, size: tuple[int, int], clip: float, dark: float) -> Re
 def glanced(
     frame: Frame,
     side: int,
-    rows: slice,
+    box: tuple[slice, slice],
     ends: tuple[float, float],
     out: tuple[Floats, Floats, Floats],
 ) -> None:
-    """Some rows of what ``reduced`` makes of blocks of ``side`` pixels, in a glance.
+    """A part of what ``reduced`` makes of blocks of ``side`` pixels, in a glance.
 
-    ``ends`` are codes; ``out`` are its light, and the parts of each pixel that clip or are dark.
+    ``box`` are its rows and columns. ``ends`` are codes; ``out`` are its light, and the parts of
+    each pixel that clip or are dark.
     """
-    length = 3 * frame.size[1]
+    rows, columns = box
+    height, width = rows.stop - rows.start, columns.stop - columns.start
     kernels.glance(
         np.ascontiguousarray(frame.codes[rows.start * side : rows.stop * side]),
         np.ascontiguousarray(frame.table.T),
         *whole(*ends),
         side,
-        np.empty(length, np.uint8),
-        np.empty(length, np.uint16),
-        np.empty(length, np.uint16),
+        np.empty(3 * width * side, np.uint8),
+        np.empty(3 * width * side, np.uint16),
+        np.empty(3 * width * side, np.uint16),
         *out,
-        rows.stop - rows.start,
-        frame.size[1] // side,
-        length,
+        height,
+        width,
+        3 * columns.start * side,
+        3 * frame.size[1],
     )
 
 
