@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from hdrcli import motion, sights
+from hdrcli import motion, motion_kernels, sights
 from hdrcli.frames import Bracket, Frame
 from tests.scenes import (
     FILM_CURVE,
@@ -381,6 +381,18 @@ def test_disagreement_does_not_depend_on_how_a_picture_is_cut(rng, monkeypatch):
     for rows in (1, 3, 64, 69):
         monkeypatch.setattr(motion, "BAND_ROWS", rows)
         assert (motion.disagreement(guide, view, strength, noise) == whole).all()
+
+
+@pytest.mark.parametrize("size", [(64, 96), (71, 103)])
+def test_means_of_tiles_are_those_of_their_area(rng, size):
+    fine, light = rng.normal(0.4, 0.1, (2, *size)).astype(np.float32)
+    clipped = (rng.random(size) > 0.99).astype(np.uint8)
+    means, room = np.empty((8, 12, 3), np.float32), np.empty((3, size[1]), np.float32)
+    motion_kernels.means_of_tiles(fine, light, clipped, room, means, size[0], size[1], 8, 12)
+    for mean, plane in zip(np.moveaxis(means, 2, 0), (fine**2, light, clipped), strict=True):
+        area = cv2.resize(plane.astype(np.float32), (12, 8), interpolation=cv2.INTER_AREA)
+        np.testing.assert_allclose(mean, area, atol=1e-6)
+        assert ((mean == 0) == (area == 0)).all()
 
 
 @pytest.mark.parametrize("side", [4, 6, 8])

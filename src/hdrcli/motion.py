@@ -18,6 +18,7 @@ anything to compare.
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -370,15 +371,15 @@ def finest(plane: Floats) -> Floats:
 
 def shots_of(light: Floats, clipped: NDArray[np.bool_]) -> list[float]:
     """The shot noise, variance over light, that a picture (h, w) seems to have at some lights."""
-    import cv2
-
-    height, width = (side // NOISE_BLOCK for side in light.shape)
-    if min(height, width) < 2:
+    rows, columns = (side // NOISE_BLOCK for side in light.shape)
+    if min(rows, columns) < 2:
         return []
-    tiles = (width, height)
-    spread = cv2.resize(finest(light) ** 2, tiles, interpolation=cv2.INTER_AREA)
-    level = cv2.resize(light, tiles, interpolation=cv2.INTER_AREA)
-    whole = cv2.resize(clipped.astype(np.float32), tiles, interpolation=cv2.INTER_AREA) == 0
+    height, width = light.shape
+    means, room = (np.empty(shape, np.float32) for shape in ((rows, columns, 3), (3, width)))
+    planes = finest(light), np.ascontiguousarray(light), bits(clipped)
+    motion_kernels.means_of_tiles(*planes, room, means, height, width, rows, columns)
+    spread, level, clips = np.moveaxis(means, 2, 0)
+    whole = clips == 0
     shots = []
     for low in NOISE_STEPS:
         here = spread[whole & (level >= low) & (level < 2 * low)]
@@ -495,28 +496,28 @@ def photometric_curve(guide: Guide, view: View) -> Curve | None:
     does not bend it.
     """
     height, width = view.clipped.shape
-    room = np.empty((2, (height + 1) // 2 * ((width + 1) // 2)), np.float32)
-    steps, counts = np.empty(room.shape[1], np.uint8), np.empty(STOPS, np.int64)
+    every_other = (height + 1) // 2 * ((width + 1) // 2)
+    sums, (middle, gap) = (np.empty((2, every_other), np.float32) for _ in range(2))
+    ends = np.empty(STOPS, np.int64)
     motion_kernels.pair_brightness(
         guide.radiance,
         np.ascontiguousarray(view.light),
         bounds(guide, view),
         np.float32(1 / view.ratio),
-        room[0],
-        room[1],
-        steps,
-        counts,
+        sums,
+        np.empty(every_other, np.uint8),
+        ends,
+        middle,
+        gap,
         height,
         width,
     )
-    some = int(counts.sum())
-    enough = max(FEWEST, some // 50)
-    seen = [k for k in range(-14, 9) if counts[k - LOWEST_STOP] >= enough]
-    if not seen:
+    enough = max(FEWEST, int(ends[-1]) // 50)
+    steps = [slice(*both) for both in pairwise([0, *ends.tolist()])]
+    likely = steps[-14 - LOWEST_STOP : 9 - LOWEST_STOP]
+    here = [one for one in likely if one.stop - one.start >= enough]
+    if not here:
         return None
-    order = np.argsort(steps[:some], kind="stable")
-    (middle, gap), ends = room[:, order], np.concatenate([[0], np.cumsum(counts)])
-    here = [slice(ends[k - LOWEST_STOP], ends[k - LOWEST_STOP + 1]) for k in seen]
     at = np.array([median(middle[one]) for one in here])
     error = np.array([agreed(gap[one]) for one in here])
     error = np.clip(np.convolve(np.pad(error, 1, "edge"), (0.25, 0.5, 0.25), "valid"), -1, 1)

@@ -142,6 +142,52 @@ def slope_row(light: Floats, y: int, lines: Floats, out: Floats, height: int, le
         out[here + i] = dx * dx + dy * dy
 
 
+@inlined
+def overlap(at: int, begin: float, end: float) -> np.float32:
+    """How much of the pixel at ``at`` lies between two borders."""
+    return np.float32(min(end, at + 1.0) - max(begin, float(at)))
+
+
+@kernel
+def means_of_tiles(
+    fine: Floats,
+    light: Floats,
+    clipped: Bytes,
+    sums: Floats,
+    out: Floats,
+    height: int,
+    width: int,
+    rows: int,
+    columns: int,
+) -> None:
+    """Means of ``fine`` squared, of ``light`` and of ``clipped`` over tiles, (rows, columns, 3).
+
+    The planes are (height, width), and need not be cut between pixels. ``sums`` (3, width) is room.
+    """
+    tall, wide = height / rows, width / columns
+    per = np.float32(1 / (tall * wide))
+    for row in range(rows):
+        begin, end = row * tall, (row + 1) * tall
+        for i in range(3 * width):
+            sums[i] = ZERO
+        for y in range(int(begin), min(int(np.ceil(end)), height)):
+            part, at = overlap(y, begin, end), y * width
+            for x in range(width):
+                sums[x] += part * fine[at + x] * fine[at + x]
+                sums[width + x] += part * light[at + x]
+                sums[2 * width + x] += part * np.float32(clipped[at + x])
+        for column in range(columns):
+            begin, end = column * wide, (column + 1) * wide
+            square = level = clips = ZERO
+            for x in range(int(begin), min(int(np.ceil(end)), width)):
+                part = overlap(x, begin, end)
+                square += part * sums[x]
+                level += part * sums[width + x]
+                clips += part * sums[2 * width + x]
+            i = 3 * (row * columns + column)
+            out[i], out[i + 1], out[i + 2] = square * per, level * per, clips * per
+
+
 @kernel
 def bounds(
     known_clips: Bytes,
@@ -339,41 +385,47 @@ def pair_brightness(
     light: Floats,
     flags: Bytes,
     per: np.float32,
+    sums: Floats,
+    steps: Bytes,
+    ends: Integers,
     middles: Floats,
     gaps: Floats,
-    steps: Bytes,
-    counts: Integers,
     height: int,
     width: int,
 ) -> None:
     """Brightness in stops of both pictures where neither has a flag, of every other pixel.
 
-    Their means, how much brighter the second is, and the stop from -20 on that the mean is in;
-    ``counts`` says how many there are in each of 41 stops.
+    Their means, and how much brighter the second is, ordered by the stop that the mean is in:
+    ``ends`` says where each of 41 ends, from -20 on. ``sums``, two for each, and ``steps`` are
+    room.
     """
-    for k in range(STOPS):
-        counts[k] = 0
-    count = 0
+    count, after = 0, (height + 1) // 2 * ((width + 1) // 2)
     for y in range(0, height, 2):
         for x in range(0, width, 2):
             i = 3 * (y * width + x)
             if flags[i]:
                 continue
-            ours = known[i] + known[i + 1] + known[i + 2]
-            theirs = (light[i] + light[i + 1] + light[i + 2]) * per
-            middles[count] = ours
-            gaps[count] = theirs
+            sums[count] = known[i] + known[i + 1] + known[i + 2]
+            sums[after + count] = (light[i] + light[i + 1] + light[i + 2]) * per
             count += 1
     for k in range(count):
-        ours = log2(max(middles[k] / THREE, LEAST))
-        theirs = log2(max(gaps[k] / THREE, LEAST))
-        middles[k] = (ours + theirs) / np.float32(2)
-        gaps[k] = theirs - ours
+        ours = log2(max(sums[k] / THREE, LEAST))
+        theirs = log2(max(sums[after + k] / THREE, LEAST))
+        sums[k] = (ours + theirs) / np.float32(2)
+        sums[after + k] = theirs - ours
+    for stop in range(STOPS):
+        ends[stop] = 0
     for k in range(count):
-        stop = int(np.floor(middles[k])) - LOWEST_STOP
-        stop = min(max(stop, 0), STOPS - 1)
+        stop = min(max(int(np.floor(sums[k])) - LOWEST_STOP, 0), STOPS - 1)
         steps[k] = np.uint8(stop)
-        counts[stop] += 1
+        ends[stop] += 1
+    start = 0
+    for stop in range(STOPS):
+        start, ends[stop] = start + ends[stop], start
+    for k in range(count):
+        at = ends[steps[k]]
+        middles[at], gaps[at] = sums[k], sums[after + k]
+        ends[steps[k]] = at + 1
 
 
 @kernel
