@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hdrcli import motion
-from hdrcli.backends.noise import FEWEST, bands, observed
+from hdrcli.backends.noise import FEWEST, bands, halved, observed
 from hdrcli.motion import Motion
 from hdrcli.sights import Noise
 from tests.scenes import Sensor, flat, moved, photograph, shake, texture
@@ -91,3 +91,11 @@ def test_bands_lie_inside_and_are_not_too_many(size):
     pixels = sum(band.stop - band.start for band in rows) * size[1]
     assert pixels <= 1.5e6
     assert (pixels > FEWEST) == (size[0] >= 32)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 3), (5, 4)])
+def test_a_picture_of_any_size_can_be_halved(size):
+    plane = np.ones(size, np.float32)
+    smaller = tuple(side // 2 for side in size)
+    assert halved(plane).shape == (smaller if min(smaller) else size)
+    assert (halved(plane) == 1).all()

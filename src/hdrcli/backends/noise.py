@@ -122,9 +122,14 @@ def variance_of(light: Floats, noise: Noise) -> Floats:
 
 
 def halved(plane: Floats) -> Floats:
-    """A plane at half the size, in means of 2 x 2; an odd last column is left out."""
+    """A plane at half the size, in means of 2 x 2; an odd last column is left out.
+
+    A plane of one row or one column stays as it is.
+    """
     import cv2
 
     height, width = plane.shape[0] // 2, plane.shape[1] // 2
+    if not height or not width:
+        return plane
     even = plane[: 2 * height, : 2 * width]
     return np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA))
