@@ -27,6 +27,7 @@ from hdrcli import __version__, formats
 from hdrcli.cli import display, doctor, info, main, options
 from hdrcli.cli.lazy import COMMANDS
 from hdrcli.cli.merge_options import MERGE_PARAMETERS
+from hdrcli.frames import Radiance
 from tests import help_texts
 from tests.scenes import gradient, photograph, save, texture
 
@@ -359,6 +360,18 @@ def test_tonemap_makes_a_picture_of_radiance(hdrcli, photos, tmp_path):
     assert np.ptp(codes) > 100
     assert hdrcli("tonemap", hdr, "-o", picture).code == 3
     assert hdrcli("tonemap", hdr, "-o", tmp_path / "o.hdr").code == 3
+
+
+def test_tonemap_never_replaces_what_it_reads(hdrcli, tmp_path):
+    light = tmp_path / "light.tif"
+    formats.write(light, Radiance(texture()))
+    before = light.read_bytes()
+    (tmp_path / "link.tif").symlink_to(light)
+    for name in ("light.tif", "link.tif"):
+        result = hdrcli("tonemap", light, "-o", tmp_path / name, "--overwrite")
+        assert result.code == 3
+        assert "is the image itself" in result.err
+    assert light.read_bytes() == before
 
 
 def test_tonemap_lists_the_operators(hdrcli):

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import subprocess
@@ -8,7 +9,7 @@ import pytest
 from hdrcli import settings
 from hdrcli.cli import lazy
 from hdrcli.cli import settings as from_settings
-from hdrcli.errors import InputError
+from hdrcli.errors import InputError, SetupError
 from tests.scenes import photograph, save, texture
 
 
@@ -158,6 +159,15 @@ def test_config_path_and_presets(hdrcli, places):
     write(project, "[preset.night]\ndeghost = 'high'\n")
     assert hdrcli("config", "path").out.splitlines() == [f"{user} (none)", str(project)]
     assert "deghost=high" in hdrcli("config", "presets").out
+
+
+def test_a_preset_that_cannot_be_saved_is_a_setup_error(places, monkeypatch):
+    def locked(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("pathlib.Path.mkdir", locked)
+    with pytest.raises(SetupError, match="Read-only"):
+        settings.save_preset("mine", {"deghost": "high"})
 
 
 def test_a_preset_needs_a_plain_name(places):

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hdrcli.errors import InputError
+from hdrcli.errors import InputError, SetupError
 
 NAME = "hdrcli.toml"
 USER_FILE = "HDRCLI_CONFIG"  # names another file for the user's, or none
@@ -196,10 +196,17 @@ def save_preset(name: str, values: Mapping[str, Value]) -> Path:
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     lines = [f"[preset.{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
     kept = "\n".join(_without(text.splitlines(), f"preset.{name}")).rstrip()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_text(f"{kept}\n\n" * bool(kept) + "\n".join(lines) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        said = f"{kept}\n\n" * bool(kept) + "\n".join(lines) + "\n"
+        temporary.write_text(said, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as err:
+        raise SetupError(
+            f"{path}: the preset cannot be saved ({err.strerror})",
+            hint=f"{USER_FILE} names another file for it",
+        ) from err
     return path
 
 

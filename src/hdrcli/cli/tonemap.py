@@ -1,5 +1,6 @@
 """``hdrcli tonemap``."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -51,6 +52,7 @@ def command(
     [dim]hdrcli tonemap merged.exr -o picture.jpg --tmo-param exposure=0.5[/]
     """
     from hdrcli import formats
+    from hdrcli.errors import InputError
     from hdrcli.frames import Radiance
     from hdrcli.tonemap import operator_of, settled, tonemap
 
@@ -59,6 +61,8 @@ def command(
     settled(operator_of(tmo), params)
     for path in output:
         formats.check_output(path, overwrite=overwrite)
+        if os.path.realpath(path) == os.path.realpath(file):
+            raise InputError(f"{path} is the image itself", hint="choose another name")
     frame = formats.read(file)
     shown = tonemap(Radiance(frame.linear(), frame.primaries), tmo, params, size, threads=threads)
     for path in output:
