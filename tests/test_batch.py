@@ -25,7 +25,7 @@ from hdrcli.batch.stamp import difference, stamp
 from hdrcli.batch.watch import settled_plans
 from hdrcli.batch.work import run_job
 from hdrcli.errors import InputError, ResourceError, SetupError
-from hdrcli.pipeline import MergeOptions
+from hdrcli.pipeline import MergeOptions, merge_files
 from tests.cards import write_set
 
 QUICK = ("--align", "none", "--deghost", "none")
@@ -224,6 +224,28 @@ def test_what_a_killed_batch_left_is_its_own_even_after_another_batch(card, tmp_
     (out / "day0" / "IMG_0001-0003_hdr.exr").write_bytes(b"of a batch that was killed")
     merge_all(card / "day1", out)
     assert sum(o["status"] == "done" for o in merge_all(card, out)) == 3
+
+
+def test_what_a_merge_by_hand_left_is_not_taken_for_a_photograph(card):
+    """Who tries the program on one bracket has its preview among the photographs then."""
+    first, *_ = session.find_plan(request(card, card / "out")).jobs
+    by_hand = MergeOptions(backend="average")
+    outcome = merge_files(first.paths, [first.paths[0].with_name("try.exr")], by_hand)
+    found = session.find_plan(request(card, card / "out"))
+    assert found.jobs[0].paths == first.paths
+    assert found.left_out == ((outcome.outputs[1].resolve(), "hdrcli made it of a bracket"),)
+    again = merge_files(
+        [*first.paths, outcome.outputs[1]], [first.paths[0].with_name("again.exr")], by_hand
+    )
+    assert any("try_preview.jpg is no photograph" in said for said in again.warnings)
+
+
+def test_raw_files_are_named_where_there_is_nothing_else(tmp_path):
+    for name in ("IMG_1.CR3", "IMG_2.cr3", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(InputError, match=r"only cameras' raw files .* 2 of them") as caught:
+        session.find_plan(request(tmp_path, tmp_path / "out"))
+    assert "16-bit TIFF" in str(caught.value.hint)
 
 
 def test_outputs_in_the_same_folder_are_not_taken_for_photographs(card):

@@ -190,6 +190,19 @@ def _jpeg_of(exif_block):
     return stream.getvalue()
 
 
+def test_what_is_made_of_a_bracket_says_so_and_nothing_else_does():
+    photograph = write_exif(Metadata(exposure_time=0.25, make="Acme", model="One"))
+    copy = exif_for_output(photograph)
+    made = exif_for_output(photograph, merged=True)
+    said = read_metadata(made)
+    assert (said.merged, said.exposure_time, said.model) == (True, 0.25, "One")
+    assert exif_for_output(made, merged=True) == made
+    assert not read_metadata(photograph).merged  # of an example, which is of this program, too
+    assert not read_metadata(copy).merged
+    camera = made.replace(b"hdrcli\0", b"17.1\0\0\0")  # telephones make every picture of several
+    assert not read_metadata(camera).merged
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_the_copy_for_outputs_is_upright_small_and_still_says_the_exposure(order):
     first = {0x0112: (3, 1, struct.pack(order + "H", 6)), 0x010F: (2, 6, b"Canon\0")}

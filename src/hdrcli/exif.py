@@ -22,6 +22,7 @@ from hdrcli.frames import Metadata
 
 log = logging.getLogger("hdrcli")
 
+SOFTWARE = "hdrcli"  # as EXIF names the program that wrote a file
 LONGEST = 3600.0  # seconds: a longer exposure time is taken for nonsense
 
 Tags = Mapping[str, str]
@@ -48,6 +49,7 @@ _OFFSET = ("EXIF OffsetTimeOriginal", "EXIF OffsetTimeDigitized", "EXIF OffsetTi
 _SERIAL = ("EXIF BodySerialNumber", "MakerNote SerialNumber", "Image BodySerialNumber")
 _LENS = ("EXIF LensModel", "MakerNote LensModel", "MakerNote LensType")
 _FOCAL = ("EXIF FocalLength", "Image FocalLength")
+_COMPOSITE_IMAGE = ("EXIF CompositeImage", "EXIF Tag 0xA460")
 _ISO_OVERFLOW = 65535  # Exif 2.3: the true value does not fit and stands in another tag
 
 
@@ -160,6 +162,8 @@ def metadata_of(tags: Tags, name: str) -> Metadata:
         focal_length=_positive(rational(_first(tags, _FOCAL))),
         orientation=_orientation(tags),
         bracket_tags=tuple(_bracket_tags(tags)),
+        merged=_first(tags, ("Image Software",)) == SOFTWARE
+        and _first(tags, _COMPOSITE_IMAGE) == "2",
     )
 
 
@@ -220,7 +224,8 @@ def _bracket_tags(tags: Tags) -> Iterable[tuple[str, str]]:
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _ASCII, _SHORT, _LONG, _RATIO, _UNDEFINED, _SRATIO = 2, 3, 4, 5, 7, 10
 _EXIF_POINTER, _GPS_POINTER, _INTEROP_POINTER = 0x8769, 0x8825, 0xA005
-_ORIENTATION = 0x0112
+_ORIENTATION, _SOFTWARE, _COMPOSITE = 0x0112, 0x0131, 0xA460
+_OF_SEVERAL = 2  # CompositeImage: made of photographs that were taken apart
 # Of the first directory only what says who, when and with what; the rest describes the pixels.
 _KEPT = (
     0x010E,
@@ -245,29 +250,38 @@ Directory = dict[int, Entry]
 Block = bytes | mmap.mmap  # of which little is touched, so that a large TIFF may be one
 
 
-def exif_for_output(exif: bytes) -> bytes:
+def exif_for_output(exif: bytes, *, merged: bool = False) -> bytes:
     """The same block for a new picture made of the photograph: upright, small, nothing private
-    to the camera's file. Camera, time, exposure and place stay; damaged blocks give b""."""
+    to the camera's file. Camera, time, exposure and place stay; damaged blocks give b"".
+
+    ``merged``: the picture is made of a bracket, and the block says so, lest it be taken for one
+    of its photographs."""
     order = _byte_order(exif)
-    return _repacked(exif, order, {_ORIENTATION: _upright(order)}) if order else b""
+    if order is None:
+        return b""
+    first, inner = {_ORIENTATION: _number(order, 1)}, {}
+    if merged:
+        first[_SOFTWARE] = _ASCII, len(SOFTWARE) + 1, SOFTWARE.encode() + b"\0"
+        inner[_COMPOSITE] = _number(order, _OF_SEVERAL)
+    return _repacked(exif, order, first, inner)
 
 
 def exif_block_of_tiff(path: Path) -> bytes | None:
     """The EXIF block inside a TIFF file, without what describes its pixels; None without any."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as block:
         order = _byte_order(block)
-        return _repacked(block, order, {}) if order else None
+        return _repacked(block, order, {}, {}) if order else None
 
 
-def _upright(order: str) -> Entry:
-    return _SHORT, 1, struct.pack(order + "H", 1)
+def _number(order: str, value: int) -> Entry:
+    return _SHORT, 1, struct.pack(order + "H", value)
 
 
-def _repacked(block: Block, order: str, changed: Directory) -> bytes:
+def _repacked(block: Block, order: str, new_first: Directory, new_inner: Directory) -> bytes:
     first, inner, place = _directories(block, order)
-    kept = {tag: entry for tag, entry in first.items() if tag in _KEPT} | changed
-    inner = {tag: entry for tag, entry in inner.items() if tag not in _DROPPED}
-    return _block(order, _small(kept), _small(inner), _small(place))
+    first = {tag: entry for tag, entry in first.items() if tag in _KEPT} | new_first
+    inner = {tag: entry for tag, entry in inner.items() if tag not in _DROPPED} | new_inner
+    return _block(order, _small(first), _small(inner), _small(place))
 
 
 def _tidy(block: Block, order: str) -> bytes:
@@ -307,7 +321,7 @@ def _next(block: Block, order: str, start: int | None) -> int | None:
     return _offset(block, order, end) if end + 4 <= len(block) else None
 
 
-def write_exif(metadata: Metadata, software: str = "hdrcli") -> bytes:
+def write_exif(metadata: Metadata, software: str = SOFTWARE) -> bytes:
     """An EXIF block that says what ``metadata`` says, with proper fractions."""
     first: dict[int, Entry | None] = {
         0x010F: _ascii(metadata.make),

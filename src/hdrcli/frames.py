@@ -86,6 +86,7 @@ class Metadata:
     orientation: int = 1  # as the file has it; the codes are already upright
     exif: bytes | None = field(default=None, repr=False)  # the raw TIFF block, to be copied
     bracket_tags: tuple[tuple[str, str], ...] = ()  # maker notes that speak of bracketing
+    merged: bool = False  # no photograph: the picture that hdrcli made of a bracket
 
 
 @dataclass(frozen=True, eq=False)

@@ -368,6 +368,7 @@ def _write_screen(
         options=store,
         primaries=shown,
         exif=merged.bracket.ref.metadata.exif,
+        merged=True,
     )
 
 
@@ -436,6 +437,11 @@ def warnings_of(merged: Merged) -> list[str]:
         else f"{found.name} was not aligned: {found.note}"
         for found in merged.alignment.frames
         if found.method == "failed"
+    ]
+    fresh += [
+        f"{frame.name} is no photograph but a picture that hdrcli made of a bracket"
+        for frame in merged.bracket.frames
+        if frame.metadata.merged
     ]
     image = merged.image
     if isinstance(image, Radiance) and image.clipped > LOST:

@@ -11,6 +11,7 @@ from hdrcli.batch.grouping import Rules
 from hdrcli.batch.outcomes import OutcomeLog
 from hdrcli.batch.plan import Job, Naming, Plan
 from hdrcli.errors import InputError
+from hdrcli.formats.sniffed import REFUSED
 from hdrcli.pipeline import MergeOptions
 from hdrcli.report import Report
 
@@ -40,15 +41,27 @@ def find_plan(request: Request) -> Plan:
     else:
         given = photographs(request)
         if not given:
-            raise InputError(
-                "there are no photographs in " + ", ".join(map(str, request.inputs)),
-                hint="hdrcli batch DIR -o OUT searches DIR and its folders",
-            )
-        kept, twins = shots.without_twins(given)
+            raise _nothing_in(request.inputs)
+        taken, made = shots.without_results(given)
+        kept, twins = shots.without_twins(taken)
         grouped = content.group(kept, request.rules)
-        found = plan.plan_of(grouped, request.naming, request.options, twins)
+        found = plan.plan_of(grouped, request.naming, request.options, [*made, *twins])
     plan.check(found)
     return found
+
+
+def _nothing_in(inputs: Sequence[Path]) -> InputError:
+    where = ", ".join(map(str, inputs))
+    raw = shots.find(inputs, suffixes=shots.RAW)
+    if raw:
+        return InputError(
+            f"there are only cameras' raw files in {where}, {len(raw)} of them",
+            hint=REFUSED["raw"][1],
+        )
+    return InputError(
+        f"there are no photographs in {where}",
+        hint="hdrcli batch DIR -o OUT searches DIR and its folders",
+    )
 
 
 def check_options(request: Request) -> None:

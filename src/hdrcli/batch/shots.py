@@ -23,6 +23,7 @@ log = logging.getLogger("hdrcli")
 # Best first: of a photograph that lies there twice, developed and as the camera made it, the
 # better one is merged.
 SUFFIXES = (".tif", ".tiff", ".png", ".webp", ".bmp", ".avif", ".heic", ".heif", ".jpg", ".jpeg")
+RAW = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw", ".gpr")
 DCF_FOLDER = re.compile(r"[1-9]\d\d[A-Za-z0-9_]{5}")  # 100CANON: cameras go on in 101CANON
 OFF = {"", "0", "off", "none", "disabled", "no"}
 
@@ -108,7 +109,9 @@ def bracketing_of(metadata: Metadata) -> bool | None:
 # ---- finding ---------------------------------------------------------------------------------
 
 
-def find(inputs: Iterable[Path], skip: Iterable[Path] = ()) -> list[tuple[Path, Path]]:
+def find(
+    inputs: Iterable[Path], skip: Iterable[Path] = (), suffixes: Sequence[str] = SUFFIXES
+) -> list[tuple[Path, Path]]:
     """Every photograph of files and folders, with the folder it was found under.
 
     Folders are searched to any depth, hidden files and ``skip`` (files or folders) left out.
@@ -118,7 +121,7 @@ def find(inputs: Iterable[Path], skip: Iterable[Path] = ()) -> list[tuple[Path, 
     found: dict[Path, tuple[Path, Path]] = {}
     for given in inputs:
         if given.is_dir():
-            pairs = [(path, given) for path in _walk(given, left)]
+            pairs = [(path, given) for path in _walk(given, left, suffixes)]
         elif given.is_file():
             pairs = [(given, given.parent)]
         else:
@@ -128,7 +131,7 @@ def find(inputs: Iterable[Path], skip: Iterable[Path] = ()) -> list[tuple[Path, 
     return list(found.values())
 
 
-def _walk(folder: Path, skip: set[Path]) -> Iterator[Path]:
+def _walk(folder: Path, skip: set[Path], suffixes: Sequence[str]) -> Iterator[Path]:
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: natural(entry.name))
     except OSError as err:
@@ -138,15 +141,15 @@ def _walk(folder: Path, skip: set[Path]) -> Iterator[Path]:
         if entry.name.startswith(".") or _real(path) in skip:
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from _below(path, skip)
-        elif path.suffix.lower() in SUFFIXES and path.is_file():
+            yield from _below(path, skip, suffixes)
+        elif path.suffix.lower() in suffixes and path.is_file():
             yield path
 
 
-def _below(folder: Path, skip: set[Path]) -> Iterator[Path]:
+def _below(folder: Path, skip: set[Path], suffixes: Sequence[str]) -> Iterator[Path]:
     """The same of a folder that nobody named: one that may not be read does not stop the rest."""
     try:
-        yield from _walk(folder, skip)
+        yield from _walk(folder, skip, suffixes)
     except InputError as err:
         log.warning("%s; it is left out", err)
 
@@ -187,6 +190,13 @@ def _size(path: Path, orientation: int) -> tuple[int, int] | None:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     return (height, width) if orientation >= 5 else (width, height)
+
+
+def without_results(shots: Sequence[Shot]) -> tuple[list[Shot], list[tuple[Shot, str]]]:
+    """The photographs, and what hdrcli made of brackets before, with why it is left out."""
+    taken = [shot for shot in shots if not shot.metadata.merged]
+    made = [(shot, "hdrcli made it of a bracket") for shot in shots if shot.metadata.merged]
+    return taken, made
 
 
 # ---- the same photograph again ---------------------------------------------------------------

@@ -173,15 +173,17 @@ def write_display_codes(
     options: WriteOptions = _DEFAULTS,
     primaries: Primaries = REC709,
     exif: bytes | None = None,
+    merged: bool = False,
 ) -> None:
     """Write display codes, (H, W, 3) uint8 (or uint16 for .png and .tif), with the sRGB curve.
 
-    The quick way for large previews: no float image is ever made.
+    The quick way for large previews: no float image is ever made. ``merged``: they are made of a
+    bracket, and ``exif`` is that of its reference.
     """
     output = for_output(path)
     assert output.display, path
     icc = profile_of(primaries)
-    block = exif_for_output(exif) if exif else None
+    block = exif_for_output(exif, merged=merged) if exif else None
     with whole(path, overwrite=overwrite) as temporary, encoding(path):
         if output.kind == "jpeg":
             data = jpeg.encode(codes, quality=options.jpeg_quality, icc=icc, exif=block)
