@@ -130,10 +130,11 @@ def recover_response(
 
 def _auto(pairs: Pairs, evs: NDArray[np.float64], prior: Response, covered: float) -> ResponseFit:
     response, agreeing = _best_agreed(pairs, evs, prior)
-    before, after = (systematic(agreeing, evs, r) for r in (prior, response))
+    before = systematic(agreeing, evs, prior)
     if before < NOTICEABLE_EV:
         why = f"{prior.name} explains the frames within {before:.3f} EV"
         return ResponseFit(prior, "prior", before, before, covered, why)
+    after = systematic(agreeing, evs, response)
     if after > WORST_EV or after > BETTER * before:
         why = f"no curve explains the frames better than {prior.name} ({before:.2f} EV)"
         return ResponseFit(prior, "prior", before, before, 0.3 * covered, why)
