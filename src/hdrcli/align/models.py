@@ -5,6 +5,7 @@ All are 3×3 float64, mapping (x, y) with pixel centres at integers.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -224,31 +225,38 @@ def fit(
     half = np.array([size[1], size[0]]) / 2
     far = half.max()
     to_unit = np.array([[1 / far, 0, -half[0] / far], [0, 1 / far, -half[1] / far], [0, 0, 1]])
+    from_unit = np.linalg.inv(to_unit)
     unit_a, unit_b = apply(to_unit, a), apply(to_unit, b)
     first = _errors(start, a, b)
-    agreeing = first <= max(3 * float(np.median(first)), 3 * SIGMA)
+    agreeing = first <= max(3 * _middle(first), 3 * SIGMA)
     spread = float((a[agreeing].std(axis=0) / half).min())
     fits: list[Fit] = []
     for name in models:
         model = MODELS[name]
         if name != models[0] and (agreeing.sum() < model.points or spread < model.spread):
             continue
-        errors = min((first, *(found.errors for found in fits)), key=np.median)
+        errors = min((first, *(found.errors for found in fits)), key=_middle)
         for _ in range(8):
-            scale = max(2 * float(np.median(errors)), 2 * SIGMA)
+            scale = max(2 * _middle(errors), 2 * SIGMA)
             weights = trust / (1 + (errors / scale) ** 2) ** 2
             unit = model.fit(unit_a, unit_b, weights)
-            matrix = np.linalg.inv(to_unit) @ unit @ to_unit
+            matrix = from_unit @ unit @ to_unit
             before, errors = errors, _errors(matrix, a, b)
             if np.abs(errors - before).max() < SETTLED:
                 break
         fits.append(Fit(name, matrix / matrix[2, 2], errors))
-    sigma = max(float(np.median(fits[-1].errors)), SIGMA)
+    sigma = max(_middle(fits[-1].errors), SIGMA)
     return min(fits, key=lambda found: _information(found, sigma, trust))
 
 
 def _errors(matrix: Matrix, a: Points, b: Points) -> NDArray[np.float64]:
-    return np.asarray(np.linalg.norm(apply(matrix, a) - b, axis=1))
+    off = apply(matrix, a) - b
+    return np.asarray(np.sqrt((off * off).sum(axis=1)))
+
+
+def _middle(errors: NDArray[np.float64]) -> float:
+    """The median of some dozens, of which numpy asks more than it takes to sort them."""
+    return float(median(errors.tolist()))
 
 
 def _information(found: Fit, sigma: float, trust: Weights) -> float:
