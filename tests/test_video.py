@@ -225,6 +225,13 @@ def test_an_unbroken_clip_has_no_breaks():
     assert breaks == []
 
 
+def test_nothing_is_missing_before_the_first_frame():
+    """The pattern may be right for most of a clip and, after a dropped frame, not for its start."""
+    phase = Phase(replace(pattern(12, (0.0, 3.0)), first=1))
+    assert [t.key for t in phase.follow(frames(film(13)))] == [i % 2 for i in range(13)]
+    assert phase.breaks == []
+
+
 def test_a_dropped_frame_is_reported_and_overcome():
     shown = list(film(20))
     del shown[7]

@@ -85,7 +85,8 @@ class Phase:
                 key = best_shift([level, *coming], self.pattern.evs, expected)
                 scene += 1
                 memory = _Memory(relevelled(memory.levels, [level, *coming], key))
-            if what and (what, key) != ("cut", expected):
+            # nothing is missing before the first frame
+            if timed.index and what and (what, key) != ("cut", expected):
                 missing = (key - expected) % period if what == "dropped" else 1
                 self.breaks.append(Break(timed.index, what, missing))
             memory.keep(key, level, look, broken=bool(what))
