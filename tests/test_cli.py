@@ -300,6 +300,11 @@ def test_lists_of_files(tmp_path, monkeypatch):
     assert options.expand(["./@file.jpg"]) == [Path("@file.jpg")]
 
 
+def test_a_list_may_begin_as_windows_editors_begin_it(tmp_path):
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa.jpg\r\nb.jpg\r\n")
+    assert options.expand([f"@{tmp_path / 'list.txt'}"]) == [Path("a.jpg"), Path("b.jpg")]
+
+
 def test_no_files_is_a_usage_error(hdrcli, tmp_path):
     assert hdrcli("merge", "-o", tmp_path / "o.exr").code == 2
     assert hdrcli("info", f"@{tmp_path / 'absent.txt'}").code == 2

@@ -1,5 +1,6 @@
 """Options that more than one command takes, and how their text is read."""
 
+import codecs
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -140,6 +141,7 @@ def _names(item: str) -> Iterator[str]:
         yield item
         return
     data = sys.stdin.buffer.read() if item == "-" else _list_bytes(Path(item[1:]))
+    data = data.removeprefix(codecs.BOM_UTF8)  # of Windows' editors
     names = data.split(b"\0") if b"\0" in data else data.splitlines()
     yield from (name.decode(errors="surrogateescape") for name in names if name.strip())
 
