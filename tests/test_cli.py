@@ -27,6 +27,7 @@ from hdrcli import __version__, formats
 from hdrcli.cli import display, doctor, info, main, options
 from hdrcli.cli.lazy import COMMANDS
 from hdrcli.cli.merge_options import MERGE_PARAMETERS
+from hdrcli.errors import SetupError
 from hdrcli.frames import Radiance
 from tests import help_texts
 from tests.scenes import gradient, photograph, save, texture
@@ -149,6 +150,30 @@ def test_brackets_in_a_file_name_are_not_markup(hdrcli, tmp_path):
     result = hdrcli("merge", photo, tmp_path / "b.jpg", "-o", tmp_path / "o.exr")
     assert result.code == 3
     assert str(photo) in result.err.replace("\n", "")
+
+
+@pytest.mark.parametrize("failure", [SetupError("the disk is full"), KeyboardInterrupt()])
+def test_where_one_file_cannot_be_written_none_stays(
+    hdrcli, photos, tmp_path, monkeypatch, failure
+):
+    """A preview without its light would be in the way of the next try."""
+    preview = tmp_path / "o_preview.jpg"
+
+    def failing(*_, **__):
+        while not preview.exists():
+            time.sleep(0.01)
+        raise failure
+
+    (tmp_path / "old.jpg").write_bytes(b"old")
+    words = ("merge", *photos, "-o", tmp_path / "o.exr", "--backend", "average")
+    with monkeypatch.context() as patched:
+        patched.setattr("hdrcli.formats.exr.write", failing)
+        assert hdrcli(*words).code != 0
+        assert not preview.exists()
+        result = hdrcli(*words, "-o", preview, "-o", tmp_path / "old.jpg", "--overwrite")
+        assert result.code != 0
+        assert (tmp_path / "old.jpg").exists()
+    assert hdrcli(*words).code == 0
 
 
 def test_a_bug_keeps_its_traceback(hdrcli, photos, tmp_path, monkeypatch):

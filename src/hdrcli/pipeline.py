@@ -22,6 +22,7 @@ from hdrcli.backends.registry import Progress, Settings, silent
 from hdrcli.bracket import ExposureReport, ResolvedBracket, read_bracket
 from hdrcli.errors import InputError
 from hdrcli.formats import WriteOptions
+from hdrcli.formats.save import together
 from hdrcli.frames import Bracket, Codes, DisplayImage, Frame, Radiance
 from hdrcli.motion import Motion
 from hdrcli.provenance import attributes_of
@@ -308,7 +309,7 @@ def write_outputs(merged: Merged, targets: Sequence[Path], options: MergeOptions
     """Write every output; the tone-mapped ones from one and the same rendering.
 
     Light is written while the picture is rendered, and files are encoded side by side: encoders
-    leave the cores idle now and then.
+    leave the cores idle now and then. Where one cannot be written, none stays.
     """
     linear = isinstance(merged.image, Radiance)
     light = [p for p in targets if linear and formats.for_output(p).linear]
@@ -316,7 +317,7 @@ def write_outputs(merged: Merged, targets: Sequence[Path], options: MergeOptions
     store = WriteOptions(
         exr_type=options.exr_type, exr_compression=options.compression, threads=options.threads or 0
     )
-    with ThreadPoolExecutor(2, thread_name_prefix="write") as pool:
+    with together(targets), ThreadPoolExecutor(2, thread_name_prefix="write") as pool:
         pending = [pool.submit(light_writer(merged, light, options, store))] if light else []
         if screen:
             write = partial(_write_screen, merged, rendered(merged.image, options), options, store)

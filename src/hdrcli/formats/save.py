@@ -5,7 +5,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -39,6 +39,25 @@ def whole(path: Path, *, overwrite: bool) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # what could not be made cannot be removed
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def together(paths: Sequence[Path]) -> Iterator[None]:
+    """Around the writing of several files: where one fails, the others do not stay either.
+
+    They would be in the way of the next try. What was there before stays, replaced or not, and
+    so does all of it where another program has just made one of the names its own.
+    """
+    fresh = [path for path in paths if not path.exists()]
+    try:
+        yield
+    except InputError:
+        raise
+    except BaseException:
+        for path in fresh:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        raise
 
 
 def check_target(path: Path, *, overwrite: bool) -> Path:
