@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from hdrcli import backends, motion, sights
-from hdrcli.backends import BACKENDS
+from hdrcli.backends import BACKENDS, choice
 from hdrcli.backends.average import Average, told_of
 from hdrcli.backends.registry import WEIGHT_NAMES, Settings
+from hdrcli.errors import SetupError
 from hdrcli.frames import LINEAR, Bracket, DisplayImage, Frame, Radiance
 from hdrcli.motion import Motion
 from hdrcli.sights import CLIP
@@ -33,6 +34,26 @@ RADIANCE = [name for name, spec in BACKENDS.items() if spec.kind == "classical"]
 CLASSICAL = [*RADIANCE, "mertens"]
 SIZE = (96, 128)
 MEDIAN = 0.02  # of the light, where it is exposed
+
+
+@pytest.mark.parametrize(("installed", "chosen"), [(True, "flowmerge"), (False, "average")])
+def test_auto_needs_no_pytorch(monkeypatch, caplog, installed, chosen):
+    monkeypatch.setattr("hdrcli.device.has_torch", lambda: installed)
+    bracket = photograph(gradient())
+    found = replace(Motion.none(3), moved=0.1)
+    name, why = choice.choose("auto", bracket, found)
+    assert name == chosen
+    assert ("PyTorch" in why) == ("PyTorch" in caplog.text) == (not installed)
+
+
+@pytest.mark.parametrize("asked", [("flowmerge", "auto"), ("psfnet", "auto"), ("average", "cuda")])
+def test_what_needs_pytorch_says_so_before_the_work(monkeypatch, asked):
+    monkeypatch.setattr("hdrcli.device.has_torch", lambda: False)
+    with pytest.raises(SetupError, match="needs PyTorch") as caught:
+        backends.check_backend(*asked)
+    assert "--backend average" in str(caught.value.hint)
+    backends.check_backend("auto", "auto")
+    backends.check_backend("average", "auto")
 
 
 def merged(name, bracket, deghost="none", **settings):

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,11 @@ def prepare() -> None:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     _keep_memory()
+
+
+def has_torch() -> bool:
+    """Whether PyTorch is installed, without importing it. Only networks need it."""
+    return find_spec("torch") is not None
 
 
 @cache

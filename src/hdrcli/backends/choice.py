@@ -1,9 +1,13 @@
 """Which backend suits a bracket, and why."""
 
-from hdrcli import weights
+import logging
+
+from hdrcli import device, weights
 from hdrcli.errors import WeightsError
 from hdrcli.frames import Bracket
 from hdrcli.motion import Motion
+
+log = logging.getLogger("hdrcli")
 
 STILL = "average"
 MOVING = "flowmerge"
@@ -22,4 +26,7 @@ def choose(wanted: str, bracket: Bracket, motion: Motion) -> tuple[str, str]:
         weights.find(MOVING)
     except WeightsError:
         return STILL, f"{said}; no weights of {MOVING} are installed"
+    if not device.has_torch():
+        log.warning("PyTorch is not installed: what moved is merged without a network")
+        return STILL, f"{said}; PyTorch is not installed"
     return MOVING, said

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from hdrcli import device, weights
+from hdrcli.errors import SetupError
 from hdrcli.frames import Bracket, DisplayImage, Radiance
 
 if TYPE_CHECKING:
@@ -213,10 +214,16 @@ BACKENDS: Mapping[str, BackendSpec] = MappingProxyType(
 
 
 def check_backend(name: str, device_name: str) -> None:
-    """Raise WeightsError or DeviceError for what can be known to be missing before the work.
+    """Raise SetupError, its WeightsError or DeviceError, for what can be known to be missing.
 
     A device that was asked for must be there whatever the backend; ``auto`` takes what there is.
     """
+    neural = name in BACKENDS and BACKENDS[name].kind == "neural"
+    if (neural or device_name != "auto") and not device.has_torch():
+        raise SetupError(
+            f"--backend {name} --device {device_name} needs PyTorch, which is not installed",
+            hint="pip install torch, or merge without a network: --backend average --device auto",
+        )
     if device_name != "auto":
         device.prepare()
         device.checked(device_name)
