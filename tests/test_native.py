@@ -1,11 +1,13 @@
 """Machine code owes the same numbers as Python, however the pixels are cut; and care with files."""
 
 import tempfile
+from types import GenericAlias
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from hdrcli import kernels, native
 
@@ -361,3 +363,10 @@ def test_darker_frames_tell_what_they_measure_and_what_clips():
     assert found[:, 0].tolist() == [0.5, 0.5, 0], "of the shortest there is no better"
     np.testing.assert_array_equal(found[:2, 4:7], light[0][codes[:2]])
     assert found[:, 7].tolist() == [0.5, 0.5, 0]
+
+
+def test_an_alias_of_arrays_is_their_type():
+    """What NumPy 2.5 makes of NDArray where Python has aliases of types, from 3.12 on."""
+    hint = GenericAlias(type("NDArray", (), {}), (np.uint16,))
+    assert native._type_of(hint, None) == np.uint16
+    assert native._type_of(NDArray[np.uint16], None) == np.uint16

@@ -148,7 +148,10 @@ def _type_of(hint: object, choice: object) -> Type:
         one = _type_of(get_args(hint)[0], choice)
         assert isinstance(one, np.dtype), hint
         return Several(one)
-    numbers: type = get_args(get_args(choice if isinstance(hint, TypeVar) else hint)[1])[0]
+    # NDArray is an alias of the numbers' type since NumPy 2.5, which Python 3.12 and later get;
+    # before, it is ndarray of a shape and of a dtype of that type
+    last = get_args(choice if isinstance(hint, TypeVar) else hint)[-1]
+    numbers: type = (get_args(last) or (last,))[0]
     return np.dtype(numbers)
 
 
@@ -166,7 +169,7 @@ def _address(arg: object, kind: np.dtype[Any]) -> int:
     assert arg.dtype == kind, (arg.dtype, kind)
     assert arg.flags.c_contiguous, arg.strides
     try:  # a third of the time of the other, and merges pass thousands
-        return ctypes.addressof(ctypes.c_char.from_buffer(arg))  # type: ignore[arg-type]
+        return ctypes.addressof(ctypes.c_char.from_buffer(arg))  # type: ignore[arg-type,unused-ignore]
     except (TypeError, ValueError):  # the array is read-only, or empty
         return int(arg.ctypes.data)
 

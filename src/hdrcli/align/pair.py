@@ -331,4 +331,4 @@ class Pair:
         """Whether both frames have plenty of detail, and none of it in common."""
         own = choose(self.views[1], self.pictures[1].picked, self.pictures[1].factor)
         plenty = min(len(own.at), int(self.still.inside.sum())) >= 3 * ENOUGH
-        return plenty and self.still.found.sum() < STRANGE * self.still.inside.sum()
+        return plenty and bool(self.still.found.sum() < STRANGE * self.still.inside.sum())
