@@ -22,6 +22,7 @@ from hdrcli.align.models import MODELS, apply, coverage, fit, implausible, latti
 from hdrcli.color import srgb_decode, srgb_encode
 from hdrcli.errors import BracketError
 from hdrcli.frames import Bracket, Frame, sampled
+from tests.scenes import photograph, texture
 
 SIZE = (264, 360)
 PAD = 90  # pixels of scene around the picture
@@ -523,3 +524,12 @@ def test_a_picture_smaller_than_a_block_stays_where_it_is(radiance, size):
     frames = [shoot(radiance, ev, seed=i, size=size) for i, ev in enumerate((0, -2))]
     aligned, _ = align_bracket(Bracket.of(frames, frames[0]))
     assert [frame.warp for frame in aligned.frames] == [None, None]
+
+
+@pytest.mark.parametrize("size", [(1, 200), (200, 1), (3, 600), (12, 12), (30, 300)])
+def test_a_picture_smaller_than_a_block_is_left_alone(size):
+    """Nothing beside its pixels may be looked at, which would end the process now and then."""
+    height, width = size
+    aligned, _ = align_bracket(photograph(texture(200, 600)[:height, :width]))
+    warps = [frame.warp for frame in aligned.frames if frame.warp is not None]
+    assert all(np.abs(warp - np.eye(3)).max() < 1 for warp in warps)

@@ -608,10 +608,13 @@ def dense_flow(guide: Guide, view: View) -> Floats:
     ceiling = CLIP_LIGHT * min(1.0, exposure)
     first = matched(guide.radiance, exposure, ceiling)
     second = matched(view.radiance, exposure, ceiling)
+    if min(first.shape) < LEAST_FLOW:
+        return np.zeros((*first.shape, 2), np.float32)
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     return np.asarray(dis.calc(first, second, None), np.float32)
 
 
+LEAST_FLOW = 12  # pixels: OpenCV refuses narrower pictures
 CLIP_LIGHT = 0.95  # of white: what CLIP means in light, for any response near sRGB
 
 

@@ -162,6 +162,8 @@ def choose(reference: View, picked: Codes, factor: int) -> Blocks:
 
     size = reference.size
     side = side_of(size)
+    if min(size) < side + REACH:  # no block fits, and the windows of texture would not either
+        return Blocks(np.empty((0, 2), np.int64), side, reference)
     light, good = reference.tone(picked)
     window = max(side // factor, 3)
     texture = _texture(light, good, 1.0, window)
