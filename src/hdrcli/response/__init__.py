@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hdrcli.errors import BracketError, InputError
 from hdrcli.frames import LINEAR, SRGB, Bracket, Frame, Response, sampled
-from hdrcli.response import classic, files, recover
+from hdrcli.response import classic, files, highlights, recover
 from hdrcli.response.pairs import NEAR_EV, Pairs, pairs_of, partners_of, systematic
 from hdrcli.response.samples import Samples, take
 
@@ -84,10 +84,12 @@ def apply_response(
         fit = recover_response(bracket.frames, method=choice, samples=samples)
     else:
         fit = _fixed(choice)
-    if fit.method == "prior":
-        return bracket, fit
-    changed = (replace(f, response=fit.response) if f.levels else f for f in bracket.frames)
-    return bracket.with_frames(changed), fit
+    if fit.method != "prior":
+        changed = (replace(f, response=fit.response) if f.levels else f for f in bracket.frames)
+        bracket = bracket.with_frames(changed)
+    if samples is not None and highlights.washes(samples, bracket.evs, bracket.ref.response):
+        bracket = bracket.with_frames(replace(f, washed=bool(f.levels)) for f in bracket.frames)
+    return bracket, fit
 
 
 def _fixed(choice: str) -> ResponseFit:
