@@ -373,8 +373,9 @@ def test_a_camera_is_known_by_the_white_it_makes_of_colours(rng, whitens):
     bracket = Bracket.of(frames)
     samples = take(bracket.frames)
     assert highlights.washes(samples, bracket.evs, SRGB) == whitens
-    told, _ = apply_response(bracket, "srgb", samples=samples)
+    told, fit = apply_response(bracket, "srgb", samples=samples)
     assert [frame.washed for frame in told.frames] == [whitens] * 3
+    assert ("whiter" in fit.why) == whitens
     assert not highlights.washes(samples.of([0]), bracket.evs[:1], SRGB)
 
 

@@ -76,7 +76,8 @@ def apply_response(
 
     ``choice`` is auto, the name of a known curve, a method of METHODS, or a path. Raises
     InputError where it is none of these, BracketError where a method named outright has too
-    little to go on.
+    little to go on. With ``samples`` the frames are also told whether they make white what nearly
+    clips: see highlights.py.
     """
     if all(not frame.levels for frame in bracket.frames):
         return bracket, ResponseFit(LINEAR, "linear", 0.0, 0.0, 1.0, "float frames are linear")
@@ -87,8 +88,11 @@ def apply_response(
     if fit.method != "prior":
         changed = (replace(f, response=fit.response) if f.levels else f for f in bracket.frames)
         bracket = bracket.with_frames(changed)
-    if samples is not None and highlights.washes(samples, bracket.evs, bracket.ref.response):
-        bracket = bracket.with_frames(replace(f, washed=bool(f.levels)) for f in bracket.frames)
+    if samples is None or not all(frame.levels for frame in bracket.frames):
+        return bracket, fit
+    if highlights.washes(samples, bracket.evs, bracket.ref.response):
+        bracket = bracket.with_frames(replace(f, washed=True) for f in bracket.frames)
+        fit = replace(fit, why=f"{fit.why}; colours that nearly clip are whiter than their light")
     return bracket, fit
 
 
