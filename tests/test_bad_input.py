@@ -372,3 +372,14 @@ def test_a_typo_in_a_flag_is_a_usage_error(hdrcli, tmp_path):
     result = hdrcli("merge", "a.jpg", "b.jpg", "-o", tmp_path / "o.exr", "--overwite")
     assert result.code == 2
     assert "--overwrite" in result.err
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("folder", "this is a folder"), ("x" * 300, "name too long")]
+)
+def test_what_is_no_file_is_named(hdrcli, tmp_path, name, said):
+    (tmp_path / "folder").mkdir()
+    result = hdrcli("merge", tmp_path / name, tmp_path / "other.jpg", "-o", tmp_path / "out.exr")
+    assert result.code == 3
+    assert said in result.err.lower().replace("\n", " ")
+    assert "traceback" not in result.err.lower()

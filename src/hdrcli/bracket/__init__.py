@@ -135,7 +135,7 @@ def _only(given: Given, kept: Sequence[int]) -> Given:
 
 def _without_twins(paths: Sequence[Path]) -> list[int]:
     """Indices of the files without those that are the same file, or the same bytes, again."""
-    sizes = [path.stat().st_size if path.is_file() else -1 for path in paths]
+    sizes = [path.stat().st_size if _is_file(path) else -1 for path in paths]
     seen: dict[object, Path] = {}
     kept = []
     for i, path in enumerate(paths):
@@ -151,7 +151,7 @@ def _without_twins(paths: Sequence[Path]) -> list[int]:
 
 def _identity(path: Path, *, alone: bool) -> list[object]:
     """What tells a file from others: its inode; its hash unless its size already does."""
-    if not path.is_file():
+    if not _is_file(path):
         return []
     status = path.stat()
     inode: list[object] = [(status.st_dev, status.st_ino)]
@@ -159,6 +159,14 @@ def _identity(path: Path, *, alone: bool) -> list[object]:
         return inode
     with path.open("rb") as file:
         return [*inode, hashlib.file_digest(file, "sha256").digest()]
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file can be there; a name may be longer than any disk takes."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _must_fit(frames: Sequence[Frame]) -> None:

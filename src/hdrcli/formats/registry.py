@@ -50,6 +50,9 @@ def sniff(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return kind_of_head(file.read(512))
+    except IsADirectoryError as err:
+        hint = "name the photographs in it, or: hdrcli batch FOLDER"
+        raise InputError(f"{path}: this is a folder", hint=hint) from err
     except OSError as err:
         raise InputError(f"{path}: {err.strerror}") from err
 
