@@ -107,7 +107,6 @@ class Frame:
     bits: int = 8  # meaningful bits per code: 8, 10, 12, 14, 16 or 32
     valid: NDArray[np.bool_] | None = None  # (H, W), False where alpha says there is no picture
     warp: NDArray[np.float64] | None = None  # (3, 3) homography, reference pixel -> this pixel
-    washed: bool = False  # colours that nearly clip are whiter than their light: see response/
 
     def __post_init__(self) -> None:
         assert self.codes.ndim == 3, self.codes.shape

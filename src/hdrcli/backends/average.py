@@ -25,7 +25,7 @@ from hdrcli.backends.registry import WEIGHT_NAMES, Settings
 from hdrcli.frames import Bracket, Codes, Frame, Radiance
 from hdrcli.motion import Motion
 from hdrcli.once import once
-from hdrcli.sights import CLIP, Noise, least_beside
+from hdrcli.sights import CLIP, Noise
 from hdrcli.strips import Placement, Strip
 
 Floats = NDArray[np.float32]
@@ -339,7 +339,6 @@ class Highlights:
     beside: Floats  # (levels,): how much a channel is believed beside one that clips
     fade: int  # the codes where belief in the reference begins to fall, and where it has gone
     ceiling: int
-    least: np.float32  # of its clipping level: what a channel beside one as bright is at least
 
     @classmethod
     def of(cls, sources: list[Source], reference: int) -> "Highlights | None":
@@ -350,8 +349,7 @@ class Highlights:
         most = frame.levels - 1
         beside = apart(np.arange(frame.levels), frame.levels)
         light = np.ascontiguousarray(frame.table.T)
-        ends = int(np.ceil(FADE * most)), int(np.ceil(CLIP * most))
-        return cls(reference, light, beside, *ends, np.float32(least_beside(frame)))
+        return cls(reference, light, beside, int(np.ceil(FADE * most)), int(np.ceil(CLIP * most)))
 
     def mend(self, total: Floats, seen: list[Seen], rows: slice, guess: Floats | None) -> None:
         """Mend a sum of these rows, (h, W, 4), over what all frames show there."""
@@ -367,7 +365,6 @@ class Highlights:
             self.beside,
             self.fade,
             self.ceiling,
-            self.least,
             total,
             len(weight),
             total.size // 4,
@@ -395,7 +392,6 @@ class Highlights:
             int(np.ceil(APART[0] * (len(weight) - 1))),
             NEARLY,
             LIKELY,
-            self.least,
             found,
             darker[0].source.white,
             shift,
