@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from hdrcli import backends, motion, sights
+from hdrcli import backends, maps, motion, sights
 from hdrcli.backends import BACKENDS, choice
 from hdrcli.backends.average import Average, told_of
 from hdrcli.backends.registry import WEIGHT_NAMES, Settings
@@ -487,6 +487,24 @@ def test_light_of_another_moment_is_no_measure_of_a_channel_that_clips():
     blue = image.pixels[..., 2]
     assert blue.min() >= 0.99 * frames[1].response.at(CLIP)
     assert blue.max() <= 3.01 * frames[1].table[190, 1]  # of 8 that the lamp has, and more
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("name", RADIANCE)
+def test_a_grey_where_a_frame_has_to_be_white_is_not_heard(name, bits):
+    truth = np.full((*SIZE, 3), (0.5, 0.06, 0.04), np.float32)
+    truth[:, ::2] = 0.01
+    bracket = photograph(truth, (0, 2, 5), bits=bits, reference=0)
+    longest, red = bracket.frames[2], truth[..., :1] == np.float32(0.5)
+    grey = longest.codes.dtype.type(0.93 * (longest.levels - 1))
+    rendered = replace(longest, codes=np.where(red, grey, longest.codes))
+    spoilt = replace(bracket, frames=(*bracket.frames[:2], rendered))
+    expected, found = merged(name, bracket).pixels, merged(name, spoilt).pixels
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(found, truth, rtol=0.1)
+    shares = maps.weights(spoilt, Motion.none(3))
+    assert (shares[2][:, 1::2] == 0).all()
+    assert (shares[2][:, ::2] > 0.5).all()
 
 
 @pytest.mark.parametrize("name", CLASSICAL)

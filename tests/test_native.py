@@ -199,6 +199,34 @@ def test_a_sum_of_parts_is_the_whole(rng, levels):
     assert np.allclose(mean, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("levels", [256, 65536])
+def test_a_frame_weighs_nothing_beyond_its_range(rng, levels):
+    count, frames = 3 * kernels.FEW + 17, 3
+    kind, few = (np.uint8 if levels == 256 else np.uint16), 2 * kernels.FEW
+    codes = tuple(rng.integers(0, levels, (count, 3)).astype(kind) for _ in range(frames))
+    light = tuple(rng.random((3, levels), np.float32) for _ in range(frames))
+    weight = tuple(rng.random(levels, np.float32) for _ in range(frames))
+    for table in weight:
+        table[-1] = 0
+    belief = np.ones(1, np.float32), rng.random(count, np.float32), np.ones(1, np.float32)
+    tops = np.sort(rng.integers(0, levels, count)).astype(np.uint16)
+    tops[few:] = rng.permutation(tops[few:])
+    beyond = np.array([levels // 16, levels // 3, levels - levels // 16])
+    found = np.zeros((count, 4), np.float32)
+    within = codes, light, weight, belief, np.array([0, 1, 0]), beyond, tops, found
+    kernels.accumulate_within(*within, levels, count, frames)
+    expected = np.zeros((count, 4))
+    for k in range(frames):
+        w = weight[k][codes[k].max(axis=1)] * belief[k] * (tops < beyond[k])
+        shown = np.stack([light[k][c][codes[k][:, c]] for c in range(3)], -1)
+        expected += np.column_stack([w[:, None] * shown, w])
+    assert np.allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert (found[few:, 3] == 0).any()
+    largest = np.empty(count, np.uint16)
+    kernels.largest_of_three(codes[0], largest, count)
+    assert (largest == codes[0].max(axis=1)).all()
+
+
 def test_wrong_arrays_are_refused():
     light, bits = np.ones((4, 4), np.float32), np.empty((4, 2), np.uint16)
     with pytest.raises(AssertionError):

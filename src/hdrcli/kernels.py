@@ -33,7 +33,8 @@ FOUR, NEARLY_WHITE, DIMMEST = np.float32(4), np.float32(1 - 1e-5), np.float32(1e
 ROOT_TWO, LOG2_E = np.float32(2**0.5), np.float32(1.4426950408889634)
 LN_2, NEARLY_ONE = np.float32(0.6931471805599453), np.float32(0.999)
 LAST = np.float32(65535)
-NEAR = 4096  # pixels
+NEAR, FEW = 4096, 64  # pixels
+ANY_CODE = 65536  # beyond all codes
 NEITHER, CLIPS, IS_DARK = np.uint16(0), np.uint16(1), np.uint16(256)  # marks, to be added
 LOW, DARK_BLOCK, TWO_DARK = np.uint16(255), np.uint16(16), np.uint8(32)
 HEARD = np.float32(2)  # times the doubt: how far a guess of clipped light is heard
@@ -95,6 +96,63 @@ def accumulate(
                 for i in range(first, last):
                     red, green, blue = shown[3 * i], shown[3 * i + 1], shown[3 * i + 2]
                     w = weights[max(red, green, blue)] + least
+                    add_light(red, green, blue, curves, levels, w, 4 * i, total)
+
+
+@kernel
+def largest_of_three(codes: Codes, out: Indices, count: int) -> None:
+    """The largest channel of each pixel."""
+    for i in range(count):
+        out[i] = max(codes[3 * i], codes[3 * i + 1], codes[3 * i + 2])
+
+
+@kernel
+def accumulate_within(
+    codes: tuple[Codes, ...],
+    light: tuple[Floats, ...],
+    weight: tuple[Floats, ...],
+    belief: tuple[Floats, ...],
+    doubted: Integers,
+    beyond: Integers,
+    tops: Indices,
+    total: Floats,
+    levels: int,
+    count: int,
+    frames: int,
+) -> None:
+    """``accumulate`` frames only where the reference is not ``beyond`` what they can show.
+
+    That is where its largest channels, ``tops`` (count), are below that code of each frame. Their
+    last code, which is then looked up, weighs nothing. FEW pixels are judged at a time: most of
+    them lie all on one side, and are then summed as fast as without it, or left out.
+    """
+    last_code = levels - 1
+    for first in range(0, count, FEW):
+        last = min(first + FEW, count)
+        low, high = tops[first], tops[first]
+        for i in range(first, last):
+            low, high = min(low, tops[i]), max(high, tops[i])
+        for k in range(frames):
+            outside = beyond[k]
+            if low >= outside:
+                continue
+            shown, curves, weights, sure = codes[k], light[k], weight[k], belief[k]
+            if doubted[k]:
+                for i in range(first, last):
+                    red, green, blue = shown[3 * i], shown[3 * i + 1], shown[3 * i + 2]
+                    top = max(red, green, blue) if tops[i] < outside else last_code
+                    w = weights[top] * sure[i]
+                    add_light(red, green, blue, curves, levels, w, 4 * i, total)
+            elif high < outside:
+                for i in range(first, last):
+                    red, green, blue = shown[3 * i], shown[3 * i + 1], shown[3 * i + 2]
+                    w = weights[max(red, green, blue)]
+                    add_light(red, green, blue, curves, levels, w, 4 * i, total)
+            else:
+                for i in range(first, last):
+                    red, green, blue = shown[3 * i], shown[3 * i + 1], shown[3 * i + 2]
+                    top = max(red, green, blue) if tops[i] < outside else last_code
+                    w = weights[top]
                     add_light(red, green, blue, curves, levels, w, 4 * i, total)
 
 

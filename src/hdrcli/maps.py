@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdrcli import formats, strips
-from hdrcli.backends.average import Average, summed
+from hdrcli.backends.average import Average, summed, tops_of
 from hdrcli.backends.registry import Settings
 from hdrcli.errors import InputError
 from hdrcli.frames import Bracket, Codes, Frame
@@ -58,8 +58,9 @@ def weights(bracket: Bracket, motion: Motion) -> list[Floats]:
 
     def work(rows: slice) -> None:
         total = np.empty((rows.stop - rows.start, bracket.size[1], 4), np.float32)
+        tops = tops_of(bracket.ref, rows)
         for source, share in zip(sources, shares, strict=True):
-            share[rows] = summed([source.seen(rows)], total)[..., 3]
+            share[rows] = summed([source.seen(rows)], total, tops)[..., 3]
         shares[:, rows] /= shares[:, rows].sum(axis=0)
 
     strips.run(work, bracket.size)

@@ -8,6 +8,9 @@ that table, and in whether light or its logarithm is averaged.
 The weight of a pixel is looked up at its largest channel: a pixel with one clipped channel is a
 clipped pixel, and its hue is not believed.
 
+A frame is not heard where the light of the reference would clip in it, and it shows something
+darker: that has moved; or its camera shows colours that are far beyond white as greys below it.
+
 Where no frame is believed the shortest takes over, even where it clips: its clipping level is
 then the best lower bound there is. The reference's own clipped code is never used.
 """
@@ -36,6 +39,7 @@ APART = (0.75, 0.94)  # codes between which a channel loses belief beside one th
 NEARLY = np.float32(0.7)  # of the reference's bright light that is there in any case
 LIKELY = np.float32(1.25)  # times the channels that do not clip: what a doubted frame may still say
 FALLBACK = 1e-7  # weight of the shortest frame where nothing else is known
+CERTAINLY = 1.4  # times white: light of the reference that a frame cannot show unclipped
 FLOAT_LEVELS = 65536  # a float frame's weight is looked up at this many steps
 CERTAIN = np.ones(1, np.float32)  # the belief in each pixel of a frame that is fully believed
 
@@ -88,6 +92,7 @@ class Source:
     weight: Floats  # (levels,), at the largest channel
     telling: Floats  # (levels,), how much a largest channel measures: 0 where it clips
     fallback: float  # weight that is added: where nothing else is known this frame decides
+    beyond: int  # code of the reference from which on the frame certainly clips; or beyond all
     confidence: Floats | None
     scale: tuple[float, float]
     ratio: float
@@ -171,7 +176,7 @@ class WeightedMean:
                 count = part.stop - part.start
                 room = room if len(room) >= count else np.empty((count, width, 4), np.float32)
                 seen = [source.seen(part) for source in near]
-                total = summed(seen, room[:count])
+                total = summed(seen, room[:count], tops_of(bracket.ref, part))
                 if deviation is not None:
                     deviation[part] = 1 / np.sqrt(total[..., 3])
                 if self.logarithmic:
@@ -190,12 +195,10 @@ class WeightedMean:
 
     def sources(self, bracket: Bracket, motion: Motion) -> list[Source]:
         """Tables and placements of every frame, darkest first."""
-        return [
-            self._source(frame, i, float(bracket.ratios[i]), motion)
-            for i, frame in enumerate(bracket.frames)
-        ]
+        return [self._source(frame, i, bracket, motion) for i, frame in enumerate(bracket.frames)]
 
-    def _source(self, frame: Frame, i: int, ratio: float, motion: Motion) -> Source:
+    def _source(self, frame: Frame, i: int, bracket: Bracket, motion: Motion) -> Source:
+        ratio = float(bracket.ratios[i])
         table = frame.table if frame.levels else _identity()
         brightest = table.max(axis=1)
         telling = unclipped(len(table), frame)
@@ -211,6 +214,7 @@ class WeightedMean:
             weight=np.ascontiguousarray(weight, np.float32),
             telling=telling,
             fallback=FALLBACK if i == 0 else 0.0,
+            beyond=beyond(bracket.ref, ratio) if frame.levels else kernels.ANY_CODE,
             confidence=motion.confidence[i],
             scale=motion.scale,
             ratio=ratio,
@@ -235,6 +239,26 @@ class Robertson(WeightedMean):
     weight = "gaussian"
 
 
+def beyond(reference: Frame, ratio: float) -> int:
+    """The code of the reference from which on a frame of this exposure certainly clips.
+
+    Or one beyond all codes, where no code tells.
+    """
+    if not reference.levels:
+        return kernels.ANY_CODE
+    table, least = reference.table.min(axis=1), CERTAINLY / ratio
+    return int(np.searchsorted(table, least)) if least < table[-1] else kernels.ANY_CODE
+
+
+def tops_of(reference: Frame, rows: slice) -> NDArray[np.uint16]:
+    """The largest channel's codes of some rows of the reference, (h, W); 0 where none tells."""
+    codes = np.ascontiguousarray(reference.codes[rows])
+    tops = np.zeros(codes.shape[:2], np.uint16)
+    if reference.levels:
+        kernels.largest_of_three(codes, tops, tops.size)
+    return tops if reference.valid is None else tops * reference.valid[rows]
+
+
 def unclipped(levels: int, frame: Frame) -> Floats:
     """1 where a code is below clipping, a ramp, 0 from CLIP on; float frames have no known clip."""
     if not frame.levels:
@@ -243,38 +267,44 @@ def unclipped(levels: int, frame: Frame) -> Floats:
     return np.asarray(np.clip((CLIP - z) / (CLIP - FADE), 0, 1))
 
 
-def summed(seen: Sequence[Seen], total: Floats) -> Floats:
-    """The weighted sum over what frames show, (h, W, 4): w X of each channel, and w."""
+def summed(seen: Sequence[Seen], total: Floats, tops: NDArray[np.uint16]) -> Floats:
+    """The weighted sum over what frames show, (h, W, 4): w X of each channel, and w.
+
+    ``tops`` (h, W) are the largest channels of the reference, see ``tops_of``.
+    """
     total[:] = 0
-    add(seen, total)
+    add(seen, total, tops)
     return total
 
 
-def add(seen: Sequence[Seen], total: Floats) -> None:
+def add(seen: Sequence[Seen], total: Floats, tops: NDArray[np.uint16]) -> None:
     """Add what frames show to a sum, (h, W, 4)."""
     for levels, alike in groupby(seen, lambda one: one.source.placement.frame.levels):
         if levels:
-            add_codes(tuple(alike), total)
+            add_codes(tuple(alike), total, tops)
         else:
             for one in alike:
                 add_floats(one.source, one.codes, one.belief, total)
 
 
-def add_codes(seen: tuple[Seen, ...], total: Floats) -> None:
-    """The same of frames of one number of codes, all in one pass over the sum."""
-    sources = [one.source for one in seen]
-    kernels.accumulate(
-        tuple(one.codes for one in seen),
-        tuple(source.light for source in sources),
-        tuple(source.weight for source in sources),
-        tuple(CERTAIN if one.belief is None else one.belief for one in seen),
-        np.array([one.belief is not None for one in seen], np.int64),
-        np.array([source.fallback for source in sources], np.float32),
-        total,
-        len(sources[0].weight),
-        total.size // 4,
-        len(seen),
-    )
+def add_codes(seen: Sequence[Seen], total: Floats, tops: NDArray[np.uint16]) -> None:
+    """The same of frames of one number of codes, in a pass over the sum, or two."""
+    for bounded, some in groupby(seen, lambda one: one.source.beyond < kernels.ANY_CODE):
+        alike = tuple(some)
+        shown = tuple(one.codes for one in alike)
+        light = tuple(one.source.light for one in alike)
+        weight = tuple(one.source.weight for one in alike)
+        belief = tuple(CERTAIN if one.belief is None else one.belief for one in alike)
+        doubted = np.array([one.belief is not None for one in alike], np.int64)
+        counts = len(weight[0]), total.size // 4, len(alike)
+        if bounded:
+            ends = np.array([one.source.beyond for one in alike], np.int64)
+            kernels.accumulate_within(
+                shown, light, weight, belief, doubted, ends, tops, total, *counts
+            )
+        else:
+            least = np.array([one.source.fallback for one in alike], np.float32)
+            kernels.accumulate(shown, light, weight, belief, doubted, least, total, *counts)
 
 
 def add_floats(source: Source, codes: Codes, belief: Floats | None, total: Floats) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdrcli import strips
-from hdrcli.backends.average import FADE, FALLBACK, Average, Source, add, divide, summed
+from hdrcli.backends.average import FADE, FALLBACK, Average, Source, add, divide, summed, tops_of
 from hdrcli.backends.registry import Settings
 from hdrcli.frames import Bracket, Codes, Frame
 from hdrcli.motion import Motion
@@ -50,7 +50,8 @@ def complete(
     def work(rows: slice) -> int:
         block = np.asarray(radiance[rows], np.float32)
         if left:
-            block = merged(block, took, [sources[i] for i in left], rows)
+            tops = tops_of(bracket.ref, rows)
+            block = merged(block, took, [sources[i] for i in left], rows, tops)
         block, lost = neutral(block, shortest, bracket, rows)
         radiance[rows] = block
         return lost
@@ -59,13 +60,19 @@ def complete(
     return lost / (bracket.size[0] * bracket.size[1])
 
 
-def merged(block: Floats, took: Sequence[Source], left: Sequence[Source], rows: slice) -> Floats:
+def merged(
+    block: Floats,
+    took: Sequence[Source],
+    left: Sequence[Source],
+    rows: slice,
+    tops: NDArray[np.uint16],
+) -> Floats:
     """The network's radiance (h, w, 3) with the frames left over."""
     room = np.empty((*block.shape[:2], 4), np.float32)
-    total = summed([source.seen(rows) for source in took], room)
+    total = summed([source.seen(rows) for source in took], room, tops)
     total[..., 3] += np.float32(FALLBACK)
     total[..., :3] = total[..., 3:] * block
-    add([replace(source, fallback=0.0).seen(rows) for source in left], total)
+    add([replace(source, fallback=0.0).seen(rows) for source in left], total, tops)
     out = np.empty_like(block)
     divide(total, out)
     return out
