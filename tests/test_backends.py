@@ -11,9 +11,8 @@ from hdrcli.backends import BACKENDS, choice
 from hdrcli.backends.average import Average, told_of
 from hdrcli.backends.registry import WEIGHT_NAMES, Settings
 from hdrcli.errors import SetupError
-from hdrcli.frames import LINEAR, Bracket, DisplayImage, Frame, Radiance
+from hdrcli.frames import CLIP, LINEAR, Bracket, DisplayImage, Frame, Radiance
 from hdrcli.motion import Motion
-from hdrcli.sights import CLIP
 from tests.scenes import (
     FILM_CURVE,
     GAMMA_CURVE,

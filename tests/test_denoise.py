@@ -22,9 +22,9 @@ from hdrcli.backends.denoise import (
     there,
     wanted,
 )
-from hdrcli.frames import Radiance
+from hdrcli.frames import CLIP, Radiance
 from hdrcli.nets.denoise import KNEE, LEAST_SEEN, REACH, Denoiser, noise_of
-from hdrcli.sights import CLIP, Noise
+from hdrcli.sights import Noise
 from tests.scenes import Sensor, disc_bracket, flat, photograph, texture
 
 ONE = Settings(threads=1)

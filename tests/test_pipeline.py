@@ -12,7 +12,7 @@ import OpenEXR
 import pytest
 
 from hdrcli import color, formats
-from hdrcli.bracket import read_bracket
+from hdrcli.bracket import read_bracket, resolve
 from hdrcli.errors import InputError
 from hdrcli.exif import write_exif
 from hdrcli.formats import WriteOptions
@@ -29,6 +29,7 @@ from tests.scenes import (
     photograph,
     save,
     texture,
+    with_disc,
 )
 
 SIZE = (96, 128)
@@ -515,3 +516,15 @@ def test_a_float_bracket_that_is_bright_stays_finite(tmp_path):
         )
     merge(paths, tmp_path / "o.exr", evs=(-1, 1), preview=False)
     assert np.isfinite(light_of(tmp_path / "o.exr")).all()
+
+
+@pytest.mark.parametrize("backend", ["average", "flowmerge"])
+@pytest.mark.parametrize("white", [215, 240])
+def test_photographs_whose_whites_were_turned_down_merge_as_others_do(backend, white):
+    truth = with_disc(texture(192, 256, stops=9.0), (96, 128), 60, 30.0)
+    bracket = photograph(truth, (-6, -4, -2, 0, 2), sensor=NOISY)
+    frames = [replace(f, codes=np.minimum(f.codes, white)) for f in bracket.frames]
+    result = merge_bracket(resolve(frames), MergeOptions(backend=backend))
+    ratio = result.image.pixels / truth
+    assert np.ptp(np.log2(np.quantile(ratio, (0.01, 0.99)))) < 0.3
+    assert np.ptp(np.log2(np.quantile(ratio, (0, 1)))) < 1.2

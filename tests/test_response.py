@@ -401,6 +401,34 @@ def slowly(frame: Frame) -> Frame:
     return frame
 
 
+def ending_at(white: int, bracket: Bracket) -> Bracket:
+    """The same developed with whites turned down: nothing has a code above ``white``."""
+    frames = [replace(f, codes=np.minimum(f.codes, white)) for f in bracket.frames]
+    return bracket.with_frames(frames)
+
+
+@pytest.mark.parametrize("white", [215, 240, 251])
+@pytest.mark.parametrize("noise", [NOISELESS, NOISY])
+def test_the_code_of_white_is_found(white, noise):
+    bright = with_disc(scene(), (96, 128), 60, 30.0)
+    bracket = ending_at(white, photograph(bright, (-4, -2, 0, 1), sensor=noise))
+    samples = take(bracket.frames[::-1])
+    assert abs(255 * samples.white - white) < 1
+    for blocks in samples.frames:
+        assert blocks.codes[blocks.usable].max() < (white - 4) / 255
+        assert blocks.usable.mean() > 0.1
+
+
+def test_the_code_of_white_is_the_last_one_elsewhere():
+    bright = with_disc(scene(), (96, 128), 60, 30.0)
+    exposed = photograph(bright, (-2, 0, 2, 4))
+    wall = photograph(np.minimum(bright, np.float32(0.4)), (0.0, 0.001, 0.002), sensor=NOISY)
+    for bracket in (exposed, wall, exposed.with_frames(exposed.frames[:1])):
+        assert take(bracket.frames).white == 1
+    floats = [replace(f, codes=f.linear() * np.float32(0.8), bits=32) for f in exposed.frames]
+    assert take(floats).white == 1
+
+
 def test_clipped_and_masked_points_are_not_usable():
     frame = photograph(scene(), (0.0, 2.0)).frames[1]
     samples = take([replace(frame, valid=np.zeros(frame.size, bool)), frame])

@@ -21,6 +21,9 @@ from hdrcli.errors import BracketError
 Codes = NDArray[Any]  # uint8, uint16 or float32, (H, W, 3)
 Floats = NDArray[np.float32]
 
+CLIP = 250 / 255  # JPEG pushes clipped codes a little down: from here on a code is a lower bound
+FADE = 235 / 255  # from here to CLIP the weight of a code falls to zero
+
 
 @dataclass(frozen=True, eq=False)
 class Response:
@@ -107,6 +110,7 @@ class Frame:
     bits: int = 8  # meaningful bits per code: 8, 10, 12, 14, 16 or 32
     valid: NDArray[np.bool_] | None = None  # (H, W), False where alpha says there is no picture
     warp: NDArray[np.float64] | None = None  # (3, 3) homography, reference pixel -> this pixel
+    white: float = 1.0  # code, over the largest, that a grey which clips has: see response/samples
 
     def __post_init__(self) -> None:
         assert self.codes.ndim == 3, self.codes.shape
@@ -123,6 +127,16 @@ class Frame:
     def levels(self) -> int:
         """How many codes there are: 256, 65536, or 0 for floats."""
         return {1: 256, 2: 65536, 4: 0}[self.codes.itemsize]
+
+    @property
+    def clip(self) -> float:
+        """From this code on, over the largest one, light may be brighter than it says."""
+        return CLIP - (1 - self.white)
+
+    @property
+    def fade(self) -> float:
+        """From this code on, over the largest one, to ``clip`` a code is believed less and less."""
+        return FADE - (1 - self.white)
 
     @cached_property
     def table(self) -> Floats:

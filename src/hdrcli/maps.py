@@ -13,7 +13,6 @@ from hdrcli.backends.registry import Settings
 from hdrcli.errors import InputError
 from hdrcli.frames import Bracket, Codes, Frame
 from hdrcli.motion import Motion
-from hdrcli.sights import CLIP
 from hdrcli.strips import Placement
 
 Floats = NDArray[np.float32]
@@ -45,7 +44,7 @@ def clip_mask(bracket: Bracket, motion: Motion) -> Floats:
 
     def work(rows: slice) -> None:
         codes, _ = placement.codes(rows)
-        out[rows] = strips.largest(codes) >= CLIP * (frame.levels - 1)
+        out[rows] = strips.largest(codes) >= frame.clip * (frame.levels - 1)
 
     strips.run(work, bracket.size)
     return out

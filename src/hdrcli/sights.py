@@ -23,7 +23,6 @@ Floats = NDArray[np.float32]
 MAX_PIXELS = 1_600_000  # of the pictures that motion is estimated on
 MOST_PIXELS = 5 * MAX_PIXELS  # of all of them, where the photographs are big
 AHEAD = 3  # frames that are looked at before they are compared
-CLIP = 250 / 255  # JPEG pushes clipped codes a little down: from here on a code is a lower bound
 QUANTUM = 4 / 12 / 255**2  # variance of eight-bit codes over light, for a gamma near two
 LEAST_QUANTISED = 0.002  # light: a gamma curve is straight, or nearly, at its dark end
 DARK = 5 / 255  # codes up to here are an upper bound: black is crushed, and the curve is unsure
@@ -154,7 +153,7 @@ class Sight:
         return (None if looked or not self.whole else self._glimpse()) or self.full.halved()
 
     def _glimpse(self) -> View | None:
-        ends, parts = (CLIP, DARK), (PART_CLIPPED, PART_DARK)
+        ends, parts = (self.frame.clip, DARK), (PART_CLIPPED, PART_DARK)
         seen = strips.glimpsed(self.frame, self.size, ends, parts)
         if seen is None:
             return None
@@ -172,7 +171,7 @@ class Sight:
         shape, top = (rows.stop - rows.start, columns.stop - columns.start), self.frame.levels - 1
         light = np.empty((*shape, 3), np.float32)
         clipped, dark = (np.empty(shape, np.float32) for _ in range(2))
-        ends, out = (CLIP * top, DARK * top), (light, clipped, dark)
+        ends, out = (self.frame.clip * top, DARK * top), (light, clipped, dark)
         strips.glanced(self.frame, side, (rows, columns), ends, out)
         valid = np.ones(shape, np.bool_)
         return View(light, clipped > PART_CLIPPED, dark > PART_DARK, valid, self.ratio, self.floor)
@@ -271,7 +270,7 @@ def look(frame: Frame, ratio: float, size: tuple[int, int]) -> View:
     import cv2
 
     height, width = size
-    small = strips.reduced(frame, size, CLIP, DARK)
+    small = strips.reduced(frame, size, frame.clip, DARK)
     planes = [small.light, small.clipped, small.dark]
     valid = np.ones(size, np.uint8)
     if frame.valid is not None:

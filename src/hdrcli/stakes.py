@@ -16,7 +16,6 @@ from hdrcli.strips import largest
 Floats = NDArray[np.float32]
 
 MAX_PIXELS = 300_000  # of the picture this is looked at on
-FADE, CLIP = 235 / 255, 250 / 255  # codes between which a frame loses its weight
 LITTLE = np.float32(1e-7)  # weight of the shortest frame, for where nothing else is known
 SEEN = 0.2  # relative difference of two merges that is a ghost, not a seam of noise
 FLOOR = 0.02  # of the longest frame's white: light below it shows no difference
@@ -46,7 +45,7 @@ class Seen(Protocol):
 
 def ends_of(frame: Frame) -> tuple[float, float] | None:
     """The light of the codes between which a frame loses its weight; None if it cannot clip."""
-    return (frame.response.at(FADE), frame.response.at(CLIP)) if frame.levels else None
+    return (frame.response.at(frame.fade), frame.response.at(frame.clip)) if frame.levels else None
 
 
 class Stakes:

@@ -14,7 +14,6 @@ from hdrcli import kernels
 from hdrcli.frames import Codes, Floats, Frame
 from hdrcli.once import once
 
-CLIP = 250 / 255  # a code at or above this part of the range counts as clipped
 FLOOR = 6 / 255  # below this part of the range there is mostly noise
 SMALL = 1200  # pixels: the longer side of a reduced picture is at most this
 LUMA = np.array([0.25, 0.6, 0.15], np.float32)  # close to Rec. 709, a little more from red and blue
@@ -112,7 +111,7 @@ def tones(one: Frame, other: Frame) -> tuple[Tone, Tone]:
 def _ends(frame: Frame) -> tuple[Floats, float]:
     """Scene light at the clipping level of each channel, and at the noise floor, of a frame."""
     if frame.levels:
-        clip, low = (frame.table[round(part * (frame.levels - 1))] for part in (CLIP, FLOOR))
+        clip, low = (frame.table[round(part * (frame.levels - 1))] for part in (frame.clip, FLOOR))
         floor = float(low @ LUMA)
     else:
         grid = frame.linear()[:: 1 + frame.size[0] // 256, :: 1 + frame.size[1] // 256]

@@ -14,7 +14,7 @@ where the reference clips and else the brighter.
 The frames that are left over are merged classically afterwards (extend.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from hdrcli import strips
 from hdrcli.frames import Bracket, Codes, Frame
 from hdrcli.motion import Motion
-from hdrcli.sights import CLIP, light_of
+from hdrcli.sights import light_of
 from hdrcli.strips import Placement
 
 Floats = NDArray[np.float32]
@@ -68,7 +68,7 @@ def window(bracket: Bracket, exposures: int, frames: int) -> tuple[int, ...]:
 
 
 def _first_holding(
-    bracket: Bracket, outward: Sequence[int], lacks: "Lack", tolerated: float
+    bracket: Bracket, outward: Sequence[int], lacks: Callable[[Frame], float], tolerated: float
 ) -> int | None:
     """The nearest frame that lacks little of the picture, else the outermost allowed."""
     allowed = [i for i in outward if abs(bracket.evs[i]) <= WIDEST] or list(outward[:1])
@@ -78,22 +78,20 @@ def _first_holding(
     return allowed[-1] if allowed else None
 
 
-class Lack:
-    """Part of the picture, in [0, 1], whose largest channel lies between two codes."""
-
-    def __init__(self, low: float, high: float) -> None:
-        self.low, self.high = low, high
-
-    def __call__(self, frame: Frame) -> float:
-        """Look at a sample of the frame's own pixels."""
-        step = max(1, int((frame.size[0] * frame.size[1] / SAMPLES) ** 0.5))
-        codes = frame.codes[::step, ::step].max(axis=2)
-        top = max(frame.levels - 1, 1)
-        return float(np.mean((codes >= self.low * top) & (codes < self.high * top)))
+def _clipped(frame: Frame) -> float:
+    """Part of the picture, in [0, 1], that clips in a frame."""
+    return float(np.mean(_tops(frame) >= frame.clip))
 
 
-_clipped = Lack(CLIP, np.inf)
-_in_shadow = Lack(-np.inf, SHADOW)
+def _in_shadow(frame: Frame) -> float:
+    """Part of the picture, in [0, 1], of which a frame shows little."""
+    return float(np.mean(_tops(frame) < SHADOW))
+
+
+def _tops(frame: Frame) -> NDArray[np.float64]:
+    """The largest channels of a sample of a frame's pixels, over the largest code."""
+    step = max(1, int((frame.size[0] * frame.size[1] / SAMPLES) ** 0.5))
+    return np.asarray(frame.codes[::step, ::step].max(axis=2) / max(frame.levels - 1, 1))
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,13 +28,12 @@ from hdrcli.backends.registry import WEIGHT_NAMES, Settings
 from hdrcli.frames import Bracket, Codes, Frame, Radiance
 from hdrcli.motion import Motion
 from hdrcli.once import once
-from hdrcli.sights import CLIP, Noise
+from hdrcli.sights import Noise
 from hdrcli.strips import Placement, Strip
 
 Floats = NDArray[np.float32]
 WeightCurve = Callable[[Floats, float, Noise], Floats]
 
-FADE = 235 / 255  # from here to CLIP the weight of a code falls to zero
 APART = (0.75, 0.94)  # codes between which a channel loses belief beside one that clips
 NEARLY = np.float32(0.7)  # of the reference's bright light that is there in any case
 LIKELY = np.float32(1.25)  # times the channels that do not clip: what a doubted frame may still say
@@ -205,7 +204,8 @@ class WeightedMean:
         weight = self.curve(brightest, ratio, motion.noise[i]) * telling
         light = table / np.float32(ratio)
         if frame.levels:  # codes that clip are one white: only the fallback ever reads them
-            light[int(np.ceil(CLIP * (len(table) - 1))) :] = light[-1].max()
+            most = len(table) - 1
+            light[int(np.ceil(frame.clip * most)) :] = light[round(frame.white * most)].max()
         if self.logarithmic:
             light = np.log(np.maximum(light, _floor(light)))
         return Source(
@@ -260,11 +260,11 @@ def tops_of(reference: Frame, rows: slice) -> NDArray[np.uint16]:
 
 
 def unclipped(levels: int, frame: Frame) -> Floats:
-    """1 where a code is below clipping, a ramp, 0 from CLIP on; float frames have no known clip."""
+    """1 where a code is below clipping, a ramp, then 0; float frames have no known clip."""
     if not frame.levels:
         return np.ones(levels, np.float32)
     z = np.linspace(0, 1, levels, dtype=np.float32)
-    return np.asarray(np.clip((CLIP - z) / (CLIP - FADE), 0, 1))
+    return np.asarray(np.clip((frame.clip - z) / (frame.clip - frame.fade), 0, 1))
 
 
 def summed(seen: Sequence[Seen], total: Floats, tops: NDArray[np.uint16]) -> Floats:
@@ -377,9 +377,15 @@ class Highlights:
         if not frame.levels or reference == 0:
             return None
         most = frame.levels - 1
-        beside = apart(np.arange(frame.levels), frame.levels)
+        beside = apart(frame)
         light = np.ascontiguousarray(frame.table.T)
-        return cls(reference, light, beside, int(np.ceil(FADE * most)), int(np.ceil(CLIP * most)))
+        return cls(
+            reference,
+            light,
+            beside,
+            int(np.ceil(frame.fade * most)),
+            int(np.ceil(frame.clip * most)),
+        )
 
     def mend(self, total: Floats, seen: list[Seen], rows: slice, guess: Floats | None) -> None:
         """Mend a sum of these rows, (h, W, 4), over what all frames show there."""
@@ -472,12 +478,12 @@ def guessed_of(guess: Floats | None, source: Source, rows: slice, width: int) ->
     return np.ascontiguousarray(strips.upsample(guess, source.scale, rows, width)), 1
 
 
-def apart(codes: NDArray[np.generic], levels: int) -> Floats:
-    """How much a channel is believed whose neighbour channel clips: 1 far below clipping.
+def apart(frame: Frame) -> Floats:
+    """By code, how much a channel is believed whose neighbour channel clips: 1 far below clipping.
 
     JPEG and interpolation carry the clipping of one channel into those that nearly clip.
     """
-    z = np.asarray(codes, np.float32) / np.float32(levels - 1)
+    z = np.linspace(0, 1, frame.levels, dtype=np.float32) + np.float32(1 - frame.white)
     return np.asarray(np.clip((APART[1] - z) / (APART[1] - APART[0]), 0, 1), np.float32)
 
 

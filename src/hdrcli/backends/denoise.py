@@ -20,7 +20,7 @@ from hdrcli.backends.registry import Settings
 from hdrcli.device import cores
 from hdrcli.frames import Bracket, Frame, Radiance
 from hdrcli.motion import Motion, shots_of
-from hdrcli.sights import CLIP, Noise, light_of
+from hdrcli.sights import Noise, light_of
 from hdrcli.tiling import Window, windows
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def denoised(
     """
     import torch
 
-    ceiling = np.float32(bracket.ref.response.at(CLIP))
+    ceiling = np.float32(bracket.ref.response.at(bracket.ref.clip))
     times, out = np.float32(scale), image.pixels.copy()
     on_this = str(device) == "cpu"
     clean = here if on_this else partial(there, device=device)
@@ -229,7 +229,7 @@ def measured(frame: Frame, assumed: Noise) -> float:
         return 0.0
     codes = np.concatenate([frame.codes[band] for band in bands])
     green = light_of(np.ascontiguousarray(codes), frame)[..., 1]
-    shots = shots_of(green, strips.largest(codes) >= CLIP * (frame.levels - 1))
+    shots = shots_of(green, strips.largest(codes) >= frame.clip * (frame.levels - 1))
     if not shots:
         return 0.0
     return float(np.sqrt(min(1.0, np.quantile(shots, QUIETER) / assumed.shot)))
@@ -250,7 +250,7 @@ def clips(frame: Frame, window: Window) -> NDArray[np.bool_]:
     codes = frame.codes[window]
     if not frame.levels:
         return np.zeros(codes.shape[:2], bool)
-    return strips.largest(codes) >= CLIP * (frame.levels - 1)
+    return strips.largest(codes) >= frame.clip * (frame.levels - 1)
 
 
 def grown(part: NDArray[Any], multiple: int) -> NDArray[Any]:

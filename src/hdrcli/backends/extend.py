@@ -20,11 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdrcli import strips
-from hdrcli.backends.average import FADE, FALLBACK, Average, Source, add, divide, summed, tops_of
+from hdrcli.backends.average import FALLBACK, Average, Source, add, divide, summed, tops_of
 from hdrcli.backends.registry import Settings
 from hdrcli.frames import Bracket, Codes, Frame
 from hdrcli.motion import Motion
-from hdrcli.sights import CLIP
 from hdrcli.strips import Placement
 
 Floats = NDArray[np.float32]
@@ -103,7 +102,7 @@ def _like(frame: Frame, codes: Codes) -> Frame:
 
 
 def distrust(codes: Codes, frame: Frame) -> Floats:
-    """0 below FADE, rising to 1 where the largest channel clips, (h, w)."""
+    """0 where weight begins to fade, rising to 1 where the largest channel clips, (h, w)."""
     top = np.float32(max(frame.levels - 1, 1))
     largest = strips.largest(codes).astype(np.float32) / top
-    return np.asarray(np.clip((largest - FADE) / (CLIP - FADE), 0, 1), np.float32)
+    return np.asarray(np.clip((largest - frame.fade) / (frame.clip - frame.fade), 0, 1), np.float32)

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdrcli.backends import denoise
-from hdrcli.backends.average import FADE, Average
+from hdrcli.backends.average import Average
 from hdrcli.backends.registry import Settings
 from hdrcli.frames import Bracket, Radiance
 from hdrcli.motion import Motion, compose
-from hdrcli.sights import CLIP, DARK_BOUND
+from hdrcli.sights import DARK_BOUND
 from hdrcli.tiling import Window, windows
 
 if TYPE_CHECKING:
@@ -236,8 +236,8 @@ def evidence_arrays(bracket: Bracket, motion: Motion) -> Arrays:
         "disagreement": np.stack(differences),
         "ratio": bracket.ratios.astype(np.float32),
         "reference": np.array(bracket.reference, np.int64),
-        "fade": np.array(response.at(FADE), np.float32),
-        "bound": np.array(response.at(CLIP), np.float32),
+        "fade": np.array(response.at(bracket.ref.fade), np.float32),
+        "bound": np.array(response.at(bracket.ref.clip), np.float32),
         "dark": np.array(max(response.at(DARK_BOUND), BLACK), np.float32),
     }
 

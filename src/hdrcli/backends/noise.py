@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hdrcli import strips
 from hdrcli.frames import Bracket, Codes, Frame
 from hdrcli.motion import Motion, finest
-from hdrcli.sights import CLIP, DARK, LEAST_QUANTISED, QUANTUM, Noise, light_of, sensor_variance
+from hdrcli.sights import DARK, LEAST_QUANTISED, QUANTUM, Noise, light_of, sensor_variance
 from hdrcli.strips import Placement
 
 ENOUGH = 1_000_000  # pixels of a frame that noise is measured on
@@ -39,7 +39,7 @@ class Sample:
         """Of codes (2 h, 2 w, 3), as far as they neither clip nor are nearly black."""
         codes = np.ascontiguousarray(codes)
         top = strips.largest(codes)
-        told = (top < CLIP * (frame.levels - 1)) & (top > DARK * (frame.levels - 1))
+        told = (top < frame.clip * (frame.levels - 1)) & (top > DARK * (frame.levels - 1))
         told = told if usable is None else told & usable
         return cls(halved(light_of(codes, frame)[..., 1]), halved(told.astype(np.float32)) == 1)
 

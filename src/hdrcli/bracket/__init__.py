@@ -90,7 +90,11 @@ def _resolved(
     _must_fit(frames)
     samples = sample()
     found, known, report = ladder.find(frames, samples, given or Given(), exposures)
-    exposed = [replace(f, exposure=e) for f, e in zip(frames, found, strict=True)]
+    white = samples.white
+    exposed = [
+        replace(f, exposure=e, white=white if f.levels else 1.0)
+        for f, e in zip(frames, found, strict=True)
+    ]
     ordered = Bracket.of(exposed)
     order = [next(i for i, e in enumerate(exposed) if e is f) for f in ordered.frames]
     samples = samples.of(order)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from hdrcli.errors import BracketError
 from hdrcli.frames import Frame
 from hdrcli.response.pairs import light_ev
-from hdrcli.response.samples import CLIPPED, Samples, take
+from hdrcli.response.samples import Samples, take
 
 Doubles = NDArray[np.float64]
 
@@ -61,7 +61,7 @@ def costs(frames: Sequence[Frame], samples: Samples) -> Doubles:
 
 def _lost(frame: Frame, codes: NDArray[np.float32]) -> float:
     red, green, blue = codes.T
-    clipped = (np.maximum(np.maximum(red, green), blue) >= CLIPPED).mean()
+    clipped = (np.maximum(np.maximum(red, green), blue) >= frame.clip).mean()
     light = light_ev(frame.response, ((red + green + blue) / np.float32(3)).astype(np.float64))
     return float(clipped + DARK_COST * (light < DARK_EV).mean())
 

@@ -125,12 +125,11 @@ def clipped_percent(frame: "Frame") -> float | None:
 
     Not the largest code alone: cameras clip at one a little lower, and JPEG spreads it.
     """
-    from hdrcli.sights import CLIP
     from hdrcli.strips import largest
 
     if not frame.levels:
         return None
-    return float((largest(frame.codes) >= CLIP * (frame.levels - 1)).mean() * 100)
+    return float((largest(frame.codes) >= frame.clip * (frame.levels - 1)).mean() * 100)
 
 
 def _row(frame: dict[str, Any]) -> tuple[str, ...]:

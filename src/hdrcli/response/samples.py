@@ -7,13 +7,14 @@ brought together by a translation found on reduced rank images, which do not cha
 
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hdrcli.frames import Codes, Frame
+from hdrcli.frames import CLIP, Codes, Frame
 from hdrcli.strips import default_threads
 
 Floats = NDArray[np.float32]
@@ -23,7 +24,6 @@ Whole = NDArray[np.intp]
 
 POINTS = 10_000  # blocks per frame, over the whole picture
 BLOCK = 4  # side of a block, in pixels
-CLIPPED = 250 / 255  # from here on a code may be clipped light
 BLACK = 2 / 255  # up to here a code may be clipped darkness
 REDUCED = 320  # longer side of the pictures shifts are found on
 SMALLEST = 32  # shorter side, in pixels, of frames that are compared at all
@@ -31,6 +31,13 @@ TRUSTED_PEAK = 0.1  # phase correlation below this is noise
 STILL = 0.05  # pixels of those: a shift that cannot be told from none
 FAR_RANKS = 0.08  # ranks that differ by more show different things
 BETTER = 0.9  # a shift brings the frames at least so much closer
+WHITEST = 180 / 255  # no camera's white has a smaller code
+FULL = 253 / 255  # a white from here on is all of the range
+SMOOTH, GREY, ALIKE = 2 / 255, 4 / 255, 3 / 255  # blocks without detail, colour, or a difference
+MIDDLES = (40 / 255, 180 / 255)  # codes of the darker of two frames by which they are compared
+BRIGHTER = 8 / 255  # such codes are higher by so much in a frame that is certainly brighter
+WHITES = 100  # blocks that tell the code of white; all but a tenth of them lie
+SPREAD = 2 / 255  # within so much
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +61,7 @@ class Samples:
 
     frames: tuple[Blocks, ...]
     shifts: Doubles  # (F, 2) pixels, x y, frame against the first
+    white: float = 1.0  # code, over the largest, of greys that clip: see ``white_of``
 
     @property
     def codes(self) -> Floats:
@@ -67,7 +75,9 @@ class Samples:
 
     def of(self, order: Sequence[int]) -> "Samples":
         """The samples of some frames, in another order."""
-        return Samples(tuple(self.frames[i] for i in order), self.shifts[list(order)])
+        return replace(
+            self, frames=tuple(self.frames[i] for i in order), shifts=self.shifts[list(order)]
+        )
 
 
 def take(frames: Sequence[Frame], points: int = POINTS) -> Samples:
@@ -114,7 +124,10 @@ class Sampling:
     def samples(self) -> Samples:
         """What was sampled. Frames share one size."""
         blocks = tuple(future.result() for future in self._blocks)
-        return Samples(blocks, np.stack([self._shift(i) for i in range(len(blocks))]))
+        shifts = np.stack([self._shift(i) for i in range(len(blocks))])
+        coded = all(isinstance(one.result(), Blocks) for one in self._coded)
+        white = white_of(blocks) if coded else 1.0
+        return Samples(tuple(below(white, one) for one in blocks), shifts, white)
 
     def _rank(self, i: int) -> Floats | None:
         return None if self._aligned else _ranks(self._frames[i].result())
@@ -152,6 +165,49 @@ class Sampling:
         return _grid(self._frames[0].result().size, self._points)
 
 
+def white_of(frames: Sequence[Blocks]) -> float:
+    """The code, over the largest one, that frames show of all grey light beyond white; mostly 1.
+
+    Some cameras, and many who develop photographs with their whites turned down, end below it.
+    It is the code of smooth grey blocks that are the same in two frames of which one is brighter.
+    """
+    order = np.argsort([float(one.codes.mean()) for one in frames], kind="stable").tolist()
+    found = [_whites(frames[i], frames[j]) for i, j in pairwise(order)]
+    codes = np.concatenate(found) if found else np.zeros(0, np.float32)
+    if len(codes) < WHITES or np.ptp(np.quantile(codes, (0.05, 0.95))) > SPREAD:
+        return 1.0
+    white = float(np.median(codes))
+    return white if white < FULL else 1.0
+
+
+def _whites(dark: Blocks, bright: Blocks) -> Floats:
+    """The codes of smooth grey blocks that are the same in a frame and a brighter one, (n,)."""
+    level, green = dark.codes[:, 1], bright.codes[:, 1]
+    at = np.flatnonzero((green > WHITEST) & (np.abs(green - level) < ALIKE))
+    middle = (level > MIDDLES[0]) & (level < MIDDLES[1])
+    if not len(at) or not middle.any() or np.median((green - level)[middle]) < BRIGHTER:
+        return np.zeros(0, np.float32)
+    (least, top), (_, rough) = ends(bright.codes[at]), ends(bright.spread[at])
+    (darkest, brightest), (_, before) = ends(dark.codes[at]), ends(dark.spread[at])
+    same = np.maximum(np.abs(top - brightest), np.abs(least - darkest)) < ALIKE
+    return np.asarray(top[same & (top - least < GREY) & (np.maximum(rough, before) < SMOOTH)])
+
+
+def ends(codes: Floats) -> tuple[Floats, Floats]:
+    """The smallest and the largest of three channels: by columns, which is ten times as fast."""
+    red, green, blue = codes.T
+    lower, upper = np.minimum(red, green), np.maximum(red, green)
+    return np.minimum(lower, blue), np.maximum(upper, blue)
+
+
+def below(white: float, blocks: Blocks) -> Blocks:
+    """Blocks of which only what is surely below a white is usable."""
+    if white == 1:
+        return blocks
+    clip = np.float32(CLIP - (1 - white))
+    return replace(blocks, usable=blocks.usable & (blocks.codes + blocks.spread < clip))
+
+
 def _grid(size: tuple[int, int], points: int) -> tuple[Whole, Whole]:
     """Block corners (row, column), about ``points`` of them, evenly over the picture."""
     step = max(int(np.sqrt(size[0] * size[1] / points)), 1)
@@ -175,7 +231,7 @@ def _blocks(
     inside = (top >= 0) & (left >= 0) & (top <= high) & (left <= wide)
     top, left = np.clip(top, 0, high), np.clip(left, 0, wide)
     got = _gather(frame.codes, top, left)
-    usable = (inside & _visible(frame, top, left))[:, None] & (got.max(axis=0) < CLIPPED * white)
+    usable = (inside & _visible(frame, top, left))[:, None] & (got.max(axis=0) < CLIP * white)
     black = got.min(axis=0) <= (BLACK * white if frame.levels else 0.0)
     part = got.astype(np.float32) / np.float32(white)
     mean = part.mean(axis=0)

@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hdrcli.frames import Bracket, Codes, Frame
+from hdrcli.frames import CLIP, Bracket, Codes, Frame
 from hdrcli.motion import Motion
-from hdrcli.sights import CLIP
 from hdrcli.video.aligned import LEAST_BELIEF, Neighbour, Tile
 
 Floats = NDArray[np.float32]
