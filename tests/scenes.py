@@ -202,6 +202,14 @@ def photograph(
     return Bracket.of(frames, frames[index])
 
 
+def whitened(light: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """sRGB codes (H, W, 3) of a camera that makes white what nearly clips, as most do."""
+    largest = light.max(axis=-1, keepdims=True)
+    share = np.clip((largest - 0.7) / 0.5, 0, 1) * 0.8
+    shown = np.clip(light + share * (largest - light), 0, 1)
+    return np.rint(255 * srgb_encode(shown)).astype(np.uint8)
+
+
 def unknown(bracket: Bracket) -> list[Frame]:
     """The same frames without their exposures."""
     return [replace(frame, exposure=None) for frame in bracket.frames]

@@ -317,7 +317,7 @@ def test_places_far_outside_are_the_border(rng):
 
 def doubted_by_hand(codes, light, weight, beside, limits, darker, guess, mean, known):
     """What ``kernels.mend_doubted`` does, all pixels at once; the means of all of them."""
-    fade, ceiling, shade, nearly, likely, white = limits
+    fade, ceiling, shade, nearly, likely, beside_white, white = limits
     belief, least, own, sure = darker[:, :1], darker[:, 1:4], darker[:, 4:7], darker[:, 7:]
     top = codes.max(axis=1, keepdims=True)
     shown = np.take_along_axis(light, codes.T.astype(np.int64), axis=1).T
@@ -330,7 +330,9 @@ def doubted_by_hand(codes, light, weight, beside, limits, darker, guess, mean, k
         1, keepdims=True
     )
     fits = sure + (1 - sure) * np.minimum(fits, 1)
-    bound = np.maximum(least, light[:, ceiling])
+    largest = (belief * mean + (1 - belief) * fits * own).max(1, keepdims=True)
+    reached = np.clip(4 * largest / light[0, ceiling] - 3, 0, 1)
+    bound = (1 - reached * (1 - beside_white)) * np.maximum(least, light[:, ceiling])
     mixed = belief * mean + (1 - belief) * np.maximum(fits * own, bound)
     heard = np.minimum(2 * (1 - belief), 1)
     risen = np.exp(np.where(own < white, heard * guess, 0))
@@ -338,8 +340,9 @@ def doubted_by_hand(codes, light, weight, beside, limits, darker, guess, mean, k
     return np.where(top >= fade, mended, mean)
 
 
+@pytest.mark.parametrize("beside_white", [1.0, 0.3])
 @pytest.mark.parametrize("guessed", [0, 1])
-def test_doubted_highlights_are_mended_as_by_hand(rng, guessed):
+def test_doubted_highlights_are_mended_as_by_hand(rng, guessed, beside_white):
     count, fade, ceiling = 4000, 235, 250
     codes = rng.integers(180, 256, (count, 3)).astype(np.uint8)
     light = np.sort(rng.uniform(0.01, 1, (3, 256)).astype(np.float32), axis=1)
@@ -349,7 +352,8 @@ def test_doubted_highlights_are_mended_as_by_hand(rng, guessed):
     darker[::5, 0] = 1
     guess = rng.normal(0, 1, (count, 3)).astype(np.float32)
     total = rng.uniform(0.1, 2, (count, 4)).astype(np.float32)
-    limits = (fade, ceiling, 192, np.float32(0.7), np.float32(3), np.float32(1.5))
+    beside_white, white = np.float32(beside_white), np.float32(1.5)
+    limits = (fade, ceiling, 192, np.float32(0.7), np.float32(3), beside_white, white)
     known = total[:, 3:]
     asked = guess if guessed else 0 * guess
     want = doubted_by_hand(
@@ -360,9 +364,9 @@ def test_doubted_highlights_are_mended_as_by_hand(rng, guessed):
         light,
         weight,
         beside,
-        *limits[:5],
+        *limits[:6],
         darker,
-        limits[5],
+        limits[6],
         guess,
         guessed,
         total,

@@ -528,3 +528,4 @@ def test_photographs_whose_whites_were_turned_down_merge_as_others_do(backend, w
     ratio = result.image.pixels / truth
     assert np.ptp(np.log2(np.quantile(ratio, (0.01, 0.99)))) < 0.3
     assert np.ptp(np.log2(np.quantile(ratio, (0, 1)))) < 1.2
+    assert f"white is at {white / 2.55:.1f}% of the codes" in result.response.why

@@ -11,9 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hdrcli.color import srgb_encode
 from hdrcli.errors import BracketError, FormatError, InputError
 from hdrcli.frames import LINEAR, SRGB, Bracket, Frame, Response, sampled
-from hdrcli.response import METHODS, apply_response, classic, known, load, recover_response, save
+from hdrcli.response import (
+    METHODS,
+    apply_response,
+    classic,
+    highlights,
+    known,
+    load,
+    recover_response,
+    save,
+)
 from hdrcli.response.samples import Sampling, take
 from tests.scenes import (
     FILM_CURVE,
@@ -27,6 +37,7 @@ from tests.scenes import (
     photograph,
     shake,
     texture,
+    whitened,
     with_disc,
 )
 
@@ -350,6 +361,27 @@ def test_missing_files_and_unknown_kinds(tmp_path):
 
 
 # ---- sampling --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("whitens", [True, False])
+def test_a_camera_is_known_by_the_white_it_makes_of_colours(rng, whitens):
+    light = np.repeat(np.repeat(rng.uniform(0.02, 1.5, (60, 80, 3)), 8, axis=0), 8, axis=1)
+    frames = [
+        Frame(whitened(light * 2.0**ev) if whitens else plain(light * 2.0**ev), exposure=2.0**ev)
+        for ev in (-2, -1, 0)
+    ]
+    bracket = Bracket.of(frames)
+    samples = take(bracket.frames)
+    assert highlights.washes(samples, bracket.evs, SRGB) == whitens
+    told, fit = apply_response(bracket, "srgb", samples=samples)
+    assert [frame.washed for frame in told.frames] == [whitens] * 3
+    assert ("whiter" in fit.why) == whitens
+    assert not highlights.washes(samples.of([0]), bracket.evs[:1], SRGB)
+
+
+def plain(light):
+    """Codes of what clips alone, (h, w, 3) uint8."""
+    return np.rint(255 * srgb_encode(np.clip(light, 0, 1))).astype(np.uint8)
 
 
 def test_shifts_are_found_across_exposures():

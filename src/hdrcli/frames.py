@@ -111,6 +111,7 @@ class Frame:
     valid: NDArray[np.bool_] | None = None  # (H, W), False where alpha says there is no picture
     warp: NDArray[np.float64] | None = None  # (3, 3) homography, reference pixel -> this pixel
     white: float = 1.0  # code, over the largest, that a grey which clips has: see response/samples
+    washed: bool = False  # colours that nearly clip are whiter than their light: see response/
 
     def __post_init__(self) -> None:
         assert self.codes.ndim == 3, self.codes.shape

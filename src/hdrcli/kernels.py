@@ -168,6 +168,16 @@ def half_bits(light: np.float32) -> np.uint16:
     return np.uint16(small if bits < SMALLEST else normal)
 
 
+@inlined
+def bound_beside(largest: np.float32, white: np.float32, least: np.float32) -> np.float32:
+    """What part of its clipping level, ``white``, a clipped channel is at least.
+
+    All of it, or ``least`` where the ``largest`` channel is that bright.
+    """
+    reached = min(max(FOUR * largest / white - THREE, ZERO), ONE)
+    return ONE - reached * (ONE - least)
+
+
 @kernel
 def mend(
     codes: Codes,
@@ -176,6 +186,7 @@ def mend(
     beside: Floats,
     fade: int,
     ceiling: int,
+    least: np.float32,
     total: Floats,
     levels: int,
     count: int,
@@ -184,17 +195,20 @@ def mend(
 
     From ``fade`` on a channel below ``ceiling`` is measured with the weight that it would have
     alone, times what its code is believed ``beside`` one that clips; the others are at least the
-    light of ``ceiling``. ``light`` is (3, levels), ``weight`` and ``beside`` (levels).
+    light of ``ceiling``, or ``least`` times that beside one as bright. ``light`` is (3, levels),
+    ``weight`` and ``beside`` (levels).
     """
     for i in range(count):
         top = max(codes[3 * i], codes[3 * i + 1], codes[3 * i + 2])
         if top < fade:
             continue
         norm = total[4 * i + 3]
+        largest = max(total[4 * i], total[4 * i + 1], total[4 * i + 2])
+        part = bound_beside(largest, light[ceiling] * norm, least) * norm
         for c in range(3):
             code, at = codes[3 * i + c], 4 * i + c
             if code >= ceiling:
-                total[at] = max(total[at], light[levels * c + ceiling] * norm)
+                total[at] = max(total[at], light[levels * c + ceiling] * part)
             else:
                 extra = max(weight[code] - weight[top], ZERO) * beside[code]
                 mean = (total[at] + extra * light[levels * c + code]) / (norm + extra)
@@ -250,6 +264,7 @@ def mend_doubted(
     shade: int,
     nearly: np.float32,
     likely: np.float32,
+    least: np.float32,
     darker: Floats,
     white: np.float32,
     guess: Floats,
@@ -265,6 +280,7 @@ def mend_doubted(
     the mean as far as that is believed, else the shortest frame's light, but no less than what
     clips, and no more than ``likely`` times what the other channels show. ``guess`` (count, 3),
     if it is ``guessed``, multiplies what does not clip at ``white``: in full from half a belief on.
+    Beside a channel as bright as what clips, another is only ``least`` times that.
     """
     open_below = white * NEARLY_WHITE
     for i in range(count):
@@ -280,7 +296,11 @@ def mend_doubted(
             code, own = codes[3 * i + c], darker[at + 4 + c]
             if code < ceiling:
                 most = min(most, likely * light[levels * c + code] / max(own, DIMMEST))
-        fits = sure + (ONE - sure) * most
+        fits, largest = sure + (ONE - sure) * most, ZERO
+        for c in range(3):
+            told = (ONE - believed) * fits * darker[at + 4 + c]
+            largest = max(largest, believed * total[4 * i + c] / norm + told)
+        part = bound_beside(largest, light[ceiling], least)
         for c in range(3):
             code, own = codes[3 * i + c], darker[at + 4 + c]
             mean = total[4 * i + c] / norm
@@ -291,7 +311,7 @@ def mend_doubted(
                 if code >= shade and believed < ONE:
                     there = max(there, nearly * shown)
             else:
-                bound = max(darker[at + 1 + c], light[levels * c + ceiling])
+                bound = part * max(darker[at + 1 + c], light[levels * c + ceiling])
                 there = believed * mean + (ONE - believed) * max(fits * own, bound)
                 if guessed and own < open_below:
                     there *= exp2(min(HEARD * (ONE - believed), ONE) * guess[3 * i + c] * LOG2_E)

@@ -116,11 +116,13 @@ class Guide:
     clipped: NDArray[np.bool_]  # (h, w), the radiance is a lower bound
     dark: NDArray[np.bool_]  # (h, w), the radiance is at most ``floor``
     floor: float
+    least: float = 1.0  # of a clipped colour: what a channel beside the largest is at least
 
     @classmethod
     def of(cls, view: View, noise: Noise) -> "Guide":
         """The reference alone."""
-        return cls(view.radiance, view.variance(noise), view.clipped, view.dark, view.floor)
+        variance = view.variance(noise)
+        return cls(view.radiance, variance, view.clipped, view.dark, view.floor, view.least)
 
     def extended(self, view: View, belief: Floats | None, noise: Noise) -> "Guide":
         """The guide with a frame's light where it clipped, or was too dark, so far."""
@@ -140,7 +142,7 @@ class Guide:
         motion_kernels.extend(
             np.ascontiguousarray(view.light),
             bits(where),
-            np.array([1 / view.ratio, *own, view.ratio < 1], np.float32),
+            np.array([1 / view.ratio, *own, self.least if view.ratio < 1 else 0], np.float32),
             *BLURS,
             *motion_kernels.room(width),
             new.radiance,
@@ -578,6 +580,7 @@ def disagreement(guide: Guide, view: View, strength: Strength, noise: Noise) -> 
         *(noise.shot / ratio, noise.read * per, QUANTUM / ratio, LEAST_QUANTISED / ratio),
         *(strength.relative, strength.floor, MISREGISTRATION**2),
         *(strength.sigmas**2 * averaged(sigma) for sigma in SCALES),
+        guide.least,
     )
     planes = (
         np.ascontiguousarray(guide.radiance),

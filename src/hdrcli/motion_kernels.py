@@ -7,7 +7,7 @@ three times the width. Borders are mirrored about their outermost pixels, as Ope
 import numpy as np
 from numpy.typing import NDArray
 
-from hdrcli.kernels import exp2, log2
+from hdrcli.kernels import bound_beside, exp2, log2
 from hdrcli.native import inlined, kernel
 
 Floats = NDArray[np.float32]
@@ -258,6 +258,17 @@ def difference_row(
         value = light[row + i] * per
         flag = np.int32(flags[row + i])
         out[here + i] = one_sided(out[here + i], value, known[row + i], flag, ceiling, low)
+    if some & 1 == 0 or limits[12] == ONE:
+        return
+    for x in range(row, row + length, 3):
+        if flags[x] & 1:
+            largest = max(light[x], light[x + 1], light[x + 2]) * per
+            white = max(known[x], known[x + 1], known[x + 2], LEAST)
+            flag, part = np.int32(flags[x]), bound_beside(largest, white, limits[12])
+            for i in range(x, x + 3):
+                value, at = light[i] * per, here + i - row
+                found = value - part * known[i]
+                out[at] = one_sided(found, value, known[i], flag, ceiling, low)
 
 
 @inlined
@@ -307,8 +318,9 @@ def judge(
     view's; the lights that are a dark guide's and a dark view's bounds; of the view's noise its
     part of the light, what is read, the quantum and the light it has at least; the tolerated part
     of the light and floor; that of the squared gradient; and the standard deviations, squared,
-    over which each of the two scales averages. ``taps`` are those of blurs over one pixel and over
-    the two scales, ``reaches`` how many there are on one side of each middle.
+    over which each of the two scales averages; and what part of a clipped colour a channel is at
+    least, beside one as bright. ``taps`` are those of blurs over one pixel and over the two
+    scales, ``reaches`` how many there are on one side of each middle.
     """
     second, one = RING * length, reaches[0]
     sloped, differed = max(top - reaches[0], 0), max(top - reaches[2], 0)
@@ -356,8 +368,9 @@ def extend(
     """Put a frame's light and its variance where it is to be known, in place.
 
     ``limits`` are the reference's white in the view's, and of the noise what ``judge`` has; the
-    last says whether the light that was known is a lower bound (1) or nothing (0). The light of
-    the variance is blurred by ``taps``. Of the room the rings are not needed.
+    last is 0 where the light that was known means nothing. Else that is a lower bound, of which
+    it says what part a channel is at least, beside one as bright. The light of the variance is
+    blurred by ``taps``. Of the room the rings are not needed.
     """
     width, reach = length // 3, reaches[0]
     for y in range(height):
@@ -370,11 +383,15 @@ def extend(
         blur_across(lines, taps, 0, reach, made, 0, length)
         for x in range(width):
             if where[y * width + x]:
+                first = y * length + 3 * x
+                largest = max(light[first], light[first + 1], light[first + 2]) * limits[0]
+                white = max(radiance[first], radiance[first + 1], radiance[first + 2], LEAST)
+                bounds = limits[5] > ZERO
+                part = bound_beside(largest, white, limits[5]) if bounds else ZERO
                 for i in range(3 * x, 3 * x + 3):
                     at, bright = y * length + i, made[i]
                     value = light[at] * limits[0]
-                    known = radiance[at] if limits[5] > ZERO else value
-                    radiance[at] = max(value, known)
+                    radiance[at] = max(value, part * radiance[at]) if bounds else value
                     noise = limits[1] * bright + limits[3] * max(bright, limits[4]) + limits[2]
                     variance[at] = noise
 

@@ -23,6 +23,8 @@ Floats = NDArray[np.float32]
 MAX_PIXELS = 1_600_000  # of the pictures that motion is estimated on
 MOST_PIXELS = 5 * MAX_PIXELS  # of all of them, where the photographs are big
 AHEAD = 3  # frames that are looked at before they are compared
+WASHED = 7 / 255  # cameras that make white what nearly clips do so from so far below on
+BESIDE = 0.3  # of the white they make of a colour: what a channel beside the largest is at least
 QUANTUM = 4 / 12 / 255**2  # variance of eight-bit codes over light, for a gamma near two
 LEAST_QUANTISED = 0.002  # light: a gamma curve is straight, or nearly, at its dark end
 DARK = 5 / 255  # codes up to here are an upper bound: black is crushed, and the curve is unsure
@@ -53,6 +55,7 @@ class View:
     valid: NDArray[np.bool_]  # (h, w)
     ratio: float  # exposure over the reference's
     floor: float  # light that dark pixels do not exceed
+    least: float = 1.0  # of a clipped colour: what a channel beside the largest is at least
 
     @property
     def radiance(self) -> Floats:
@@ -153,12 +156,12 @@ class Sight:
         return (None if looked or not self.whole else self._glimpse()) or self.full.halved()
 
     def _glimpse(self) -> View | None:
-        ends, parts = (self.frame.clip, DARK), (PART_CLIPPED, PART_DARK)
+        ends, parts = (clip_of(self.frame), DARK), (PART_CLIPPED, PART_DARK)
         seen = strips.glimpsed(self.frame, self.size, ends, parts)
         if seen is None:
             return None
         valid = np.ones(seen.clipped.shape, np.bool_)
-        return View(seen.light, seen.clipped, seen.dark, valid, self.ratio, self.floor)
+        return View(seen.light, seen.clipped, seen.dark, valid, *self._rest)
 
     def part(self, box: Box) -> View:
         """A part of ``full``, which is not made for it where that can be helped."""
@@ -171,15 +174,15 @@ class Sight:
         shape, top = (rows.stop - rows.start, columns.stop - columns.start), self.frame.levels - 1
         light = np.empty((*shape, 3), np.float32)
         clipped, dark = (np.empty(shape, np.float32) for _ in range(2))
-        ends, out = (self.frame.clip * top, DARK * top), (light, clipped, dark)
+        ends, out = (clip_of(self.frame) * top, DARK * top), (light, clipped, dark)
         strips.glanced(self.frame, side, (rows, columns), ends, out)
         valid = np.ones(shape, np.bool_)
-        return View(light, clipped > PART_CLIPPED, dark > PART_DARK, valid, self.ratio, self.floor)
+        return View(light, clipped > PART_CLIPPED, dark > PART_DARK, valid, *self._rest)
 
     @once
-    def floor(self) -> float:
-        """The light that dark pixels do not exceed, the frame's own white at 1.0."""
-        return floor_of(self.frame)
+    def _rest(self) -> tuple[float, float, float]:
+        """What is one number of a view."""
+        return self.ratio, floor_of(self.frame), least_beside(self.frame)
 
     def _side(self) -> int | None:
         """Of the blocks of pixels that the reduced picture is made of; None if it is not."""
@@ -270,7 +273,7 @@ def look(frame: Frame, ratio: float, size: tuple[int, int]) -> View:
     import cv2
 
     height, width = size
-    small = strips.reduced(frame, size, frame.clip, DARK)
+    small = strips.reduced(frame, size, clip_of(frame), DARK)
     planes = [small.light, small.clipped, small.dark]
     valid = np.ones(size, np.uint8)
     if frame.valid is not None:
@@ -303,7 +306,21 @@ def look(frame: Frame, ratio: float, size: tuple[int, int]) -> View:
         valid.astype(bool),
         ratio,
         floor_of(frame),
+        least_beside(frame),
     )
+
+
+def clip_of(frame: Frame) -> float:
+    """The part of the code range from which on a frame's codes are a lower bound."""
+    return frame.clip - WASHED * frame.washed
+
+
+def least_beside(frame: Frame) -> float:
+    """What part of a colour that clips another channel is at least, beside one as bright as that.
+
+    All of it, where frames clip after their channels are mixed; cameras clip before that.
+    """
+    return BESIDE if frame.washed else 1.0
 
 
 def floor_of(frame: Frame) -> float:

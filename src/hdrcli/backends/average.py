@@ -28,7 +28,7 @@ from hdrcli.backends.registry import WEIGHT_NAMES, Settings
 from hdrcli.frames import Bracket, Codes, Frame, Radiance
 from hdrcli.motion import Motion
 from hdrcli.once import once
-from hdrcli.sights import Noise
+from hdrcli.sights import Noise, least_beside
 from hdrcli.strips import Placement, Strip
 
 Floats = NDArray[np.float32]
@@ -369,6 +369,7 @@ class Highlights:
     beside: Floats  # (levels,): how much a channel is believed beside one that clips
     fade: int  # the codes where belief in the reference begins to fall, and where it has gone
     ceiling: int
+    least: np.float32  # of its clipping level: what a channel beside one as bright is at least
 
     @classmethod
     def of(cls, sources: list[Source], reference: int) -> "Highlights | None":
@@ -385,6 +386,7 @@ class Highlights:
             beside,
             int(np.ceil(frame.fade * most)),
             int(np.ceil(frame.clip * most)),
+            np.float32(least_beside(frame)),
         )
 
     def mend(self, total: Floats, seen: list[Seen], rows: slice, guess: Floats | None) -> None:
@@ -401,6 +403,7 @@ class Highlights:
             self.beside,
             self.fade,
             self.ceiling,
+            self.least,
             total,
             len(weight),
             total.size // 4,
@@ -428,6 +431,7 @@ class Highlights:
             int(np.ceil(APART[0] * (len(weight) - 1))),
             NEARLY,
             LIKELY,
+            self.least,
             found,
             darker[0].source.white,
             shift,

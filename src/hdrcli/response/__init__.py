@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hdrcli.errors import BracketError, InputError
 from hdrcli.frames import LINEAR, SRGB, Bracket, Frame, Response, sampled
-from hdrcli.response import classic, files, recover
+from hdrcli.response import classic, files, highlights, recover
 from hdrcli.response.pairs import NEAR_EV, Pairs, pairs_of, partners_of, systematic
 from hdrcli.response.samples import Samples, take
 
@@ -76,7 +76,8 @@ def apply_response(
 
     ``choice`` is auto, the name of a known curve, a method of METHODS, or a path. Raises
     InputError where it is none of these, BracketError where a method named outright has too
-    little to go on.
+    little to go on. With ``samples`` the frames are also told whether they make white what nearly
+    clips: see highlights.py.
     """
     if all(not frame.levels for frame in bracket.frames):
         return bracket, ResponseFit(LINEAR, "linear", 0.0, 0.0, 1.0, "float frames are linear")
@@ -84,10 +85,17 @@ def apply_response(
         fit = recover_response(bracket.frames, method=choice, samples=samples)
     else:
         fit = _fixed(choice)
-    if fit.method == "prior":
+    if fit.method != "prior":
+        changed = (replace(f, response=fit.response) if f.levels else f for f in bracket.frames)
+        bracket = bracket.with_frames(changed)
+    if samples is None or not all(frame.levels for frame in bracket.frames):
         return bracket, fit
-    changed = (replace(f, response=fit.response) if f.levels else f for f in bracket.frames)
-    return bracket.with_frames(changed), fit
+    if samples.white < 1:
+        fit = replace(fit, why=f"{fit.why}; white is at {samples.white:.1%} of the codes")
+    if highlights.washes(samples, bracket.evs, bracket.ref.response):
+        bracket = bracket.with_frames(replace(f, washed=True) for f in bracket.frames)
+        fit = replace(fit, why=f"{fit.why}; colours that nearly clip are whiter than their light")
+    return bracket, fit
 
 
 def _fixed(choice: str) -> ResponseFit:
