@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hdrcli import formats
 from hdrcli.backends.registry import Settings
 from hdrcli.exif import write_exif
 from hdrcli.frames import Bracket, Frame, Metadata
@@ -22,7 +23,7 @@ from hdrcli.video.run import few_if_large
 from hdrcli.video.stabilise import similarity, steadied
 from hdrcli.video.stages import side_by_side
 from hdrcli.video.windows import Window
-from tests.films import codes_of, film, light_at, timed, wall
+from tests.films import codes_of, film, light_at, timed, wall, write_pictures
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 EVS = (-3.0, 0.0, 3.0)
@@ -238,6 +239,25 @@ def test_exif_that_does_not_alternate_or_lies_gives_way_to_the_pixels(tmp_path):
     outcome = video_file(folder, *exr(tmp_path / "out"))
     assert outcome.facts["exposure_source"] == "pixels"
     assert outcome.facts["evs"] == pytest.approx([0, 3], abs=0.1)
+
+
+# ---- clips that end below the last code ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("said", [None, (0.0, 3.0)])
+@pytest.mark.parametrize("white", [220, 245])
+def test_a_clip_whose_white_is_below_the_last_code_is_merged_as_others_are(tmp_path, white, said):
+    shown = [np.minimum(codes, white) for codes, _ in film(8, height=192, width=288)]
+    folder = write_pictures(tmp_path / "in", shown)
+    targets, options = exr(tmp_path / "out")
+    outcome = video_file(folder, targets, replace(options, given=Given(evs=said)))
+    assert f"white is at {white / 2.55:.1f}% of the codes" in outcome.facts["response_why"]
+    assert outcome.facts["evs"] == pytest.approx([0, 3], abs=0.05)
+    truth = light_at(0, height=192, width=288)
+    known = truth.max(axis=2) < 0.6
+    for path in sorted((tmp_path / "out").glob("*.exr"))[3:5]:
+        ratio = formats.read(path).codes[known] / truth[known]
+        assert np.ptp(np.log2(np.quantile(ratio, (0.01, 0.99)))) < 0.2
 
 
 # ---- a real clip -----------------------------------------------------------------------------

@@ -110,7 +110,7 @@ class Frame:
     bits: int = 8  # meaningful bits per code: 8, 10, 12, 14, 16 or 32
     valid: NDArray[np.bool_] | None = None  # (H, W), False where alpha says there is no picture
     warp: NDArray[np.float64] | None = None  # (3, 3) homography, reference pixel -> this pixel
-    white: float = 1.0  # code, over the largest, that a grey which clips has: see response/samples
+    white: float = 1.0  # code, over the largest, that a grey which clips has: response/white.py
     washed: bool = False  # colours that nearly clip are whiter than their light: see response/
 
     def __post_init__(self) -> None:

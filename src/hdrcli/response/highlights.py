@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from hdrcli.frames import Response
 from hdrcli.response.pairs import light_ev
-from hdrcli.response.samples import Blocks, Samples, ends
+from hdrcli.response.samples import Blocks, Samples
+from hdrcli.response.white import ends
 
 Doubles = NDArray[np.float64]
 

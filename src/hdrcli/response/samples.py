@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdrcli.frames import CLIP, Codes, Frame
+from hdrcli.response.white import agreed, greys_alike
 from hdrcli.strips import default_threads
 
 Floats = NDArray[np.float32]
@@ -31,13 +32,6 @@ TRUSTED_PEAK = 0.1  # phase correlation below this is noise
 STILL = 0.05  # pixels of those: a shift that cannot be told from none
 FAR_RANKS = 0.08  # ranks that differ by more show different things
 BETTER = 0.9  # a shift brings the frames at least so much closer
-WHITEST = 180 / 255  # no camera's white has a smaller code
-FULL = 253 / 255  # a white from here on is all of the range
-SMOOTH, GREY, ALIKE = 2 / 255, 4 / 255, 3 / 255  # blocks without detail, colour, or a difference
-MIDDLES = (40 / 255, 180 / 255)  # codes of the darker of two frames by which they are compared
-BRIGHTER = 8 / 255  # such codes are higher by so much in a frame that is certainly brighter
-WHITES = 100  # blocks that tell the code of white; all but a tenth of them lie
-SPREAD = 2 / 255  # within so much
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,38 +160,14 @@ class Sampling:
 
 
 def white_of(frames: Sequence[Blocks]) -> float:
-    """The code, over the largest one, that frames show of all grey light beyond white; mostly 1.
-
-    Some cameras, and many who develop photographs with their whites turned down, end below it.
-    It is the code of smooth grey blocks that are the same in two frames of which one is brighter.
-    """
+    """The code of white of frames in any order, over the largest code: see white.py."""
     order = np.argsort([float(one.codes.mean()) for one in frames], kind="stable").tolist()
-    found = [_whites(frames[i], frames[j]) for i, j in pairwise(order)]
-    codes = np.concatenate(found) if found else np.zeros(0, np.float32)
-    if len(codes) < WHITES or np.ptp(np.quantile(codes, (0.05, 0.95))) > SPREAD:
-        return 1.0
-    white = float(np.median(codes))
-    return white if white < FULL else 1.0
+    pairs = [(frames[i], frames[j]) for i, j in pairwise(order)]
+    return agreed([greys_alike(*_looks(dark), *_looks(bright)) for dark, bright in pairs])
 
 
-def _whites(dark: Blocks, bright: Blocks) -> Floats:
-    """The codes of smooth grey blocks that are the same in a frame and a brighter one, (n,)."""
-    level, green = dark.codes[:, 1], bright.codes[:, 1]
-    at = np.flatnonzero((green > WHITEST) & (np.abs(green - level) < ALIKE))
-    middle = (level > MIDDLES[0]) & (level < MIDDLES[1])
-    if not len(at) or not middle.any() or np.median((green - level)[middle]) < BRIGHTER:
-        return np.zeros(0, np.float32)
-    (least, top), (_, rough) = ends(bright.codes[at]), ends(bright.spread[at])
-    (darkest, brightest), (_, before) = ends(dark.codes[at]), ends(dark.spread[at])
-    same = np.maximum(np.abs(top - brightest), np.abs(least - darkest)) < ALIKE
-    return np.asarray(top[same & (top - least < GREY) & (np.maximum(rough, before) < SMOOTH)])
-
-
-def ends(codes: Floats) -> tuple[Floats, Floats]:
-    """The smallest and the largest of three channels: by columns, which is ten times as fast."""
-    red, green, blue = codes.T
-    lower, upper = np.minimum(red, green), np.maximum(red, green)
-    return np.minimum(lower, blue), np.maximum(upper, blue)
+def _looks(blocks: Blocks) -> tuple[Floats, Floats]:
+    return blocks.codes, blocks.spread
 
 
 def below(white: float, blocks: Blocks) -> Blocks:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hdrcli.frames import CLIP, Bracket, Codes, Frame
+from hdrcli.frames import Bracket, Codes, Frame
 from hdrcli.motion import Motion
 from hdrcli.video.aligned import LEAST_BELIEF, Neighbour, Tile
 
@@ -51,7 +51,8 @@ class Exposure:
     def light(self) -> Floats:
         """(1, levels) or (1, levels, 3): light of each code. Codes that clip are one white."""
         table = self.frame.table / np.float32(self.ratio)
-        table[int(np.ceil(CLIP * (len(table) - 1))) :] = table[-1].max()
+        top = len(table) - 1
+        table[int(np.ceil(self.frame.clip * top)) :] = table[round(self.frame.white * top)].max()
         if (table == table[:, :1]).all():
             return np.ascontiguousarray(table[None, :, 0])
         return np.ascontiguousarray(table[None])
@@ -61,14 +62,14 @@ class Exposure:
         """(1, levels): the least light behind a code that clips, else 0."""
         codes = np.linspace(0, 1, self.frame.levels)
         least = BOUND * float(self.light.max())
-        return np.where(codes >= CLIP, least, 0).astype(np.float32)[None]
+        return np.where(codes >= self.frame.clip, least, 0).astype(np.float32)[None]
 
     @cached_property
     def clear(self) -> Floats | None:
         """(1, levels), by the largest code: 1 far below clipping, 0 from about there on."""
         if self.darkest or not self.frame.levels:
             return None
-        codes = np.linspace(0, 1, self.frame.levels)
+        codes = np.linspace(0, 1, self.frame.levels) + (1 - self.frame.white)
         return np.interp(codes, CLEAR, (1, 0)).astype(np.float32)[None]
 
     @cached_property
@@ -153,7 +154,7 @@ class Seen:
 
         table, dark = self.exposure.clear, self.exposure.lit
         found: Floats | None = None
-        if table is not None and self.codes.max() > CLEAR[0] * self.top:
+        if table is not None and near_clipping(self.codes, self.exposure.frame):
             found = np.asarray(cv2.LUT(self.largest, table))
         if dark is not None and self.codes.min() < DARK[self.exposure.crushed] * self.top:
             lit = np.asarray(cv2.LUT(self.grey, dark))
@@ -181,9 +182,16 @@ class Seen:
 
     def lost(self) -> int:
         """How many pixels clip."""
-        if not self.exposure.frame.levels or self.codes.max() < CLIP * self.top:
+        frame = self.exposure.frame
+        if not frame.levels or self.codes.max() < frame.clip * self.top:
             return 0
-        return int(np.count_nonzero(self.largest >= CLIP * self.top))
+        return int(np.count_nonzero(self.largest >= frame.clip * self.top))
+
+
+def near_clipping(codes: Codes, frame: Frame) -> bool:
+    """Whether any code of a frame is so bright that a darker exposure takes part."""
+    bright = CLEAR[0] - (1 - frame.white)
+    return frame.levels > 0 and bool(codes.max() > bright * (frame.levels - 1))
 
 
 def paled(light: Floats, colour: Floats) -> Floats:
@@ -288,6 +296,6 @@ def lift_clipped(exposures: Sequence[Exposure], tile: Tile, out: Floats) -> None
 
     now = next(exposure for exposure in exposures if exposure.present)
     codes = now.frame.codes[tile.part]
-    if not now.frame.levels or now.darkest or codes.max() < CLIP * (now.frame.levels - 1):
+    if not now.frame.levels or now.darkest or codes.max() < now.frame.clip * (now.frame.levels - 1):
         return
     out[...] = cv2.max(np.ascontiguousarray(out), cv2.LUT(codes, now.bound))

@@ -10,7 +10,7 @@ as makes the ratio most alike.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from hdrcli.color import rec709_decode
 from hdrcli.errors import BracketError
 from hdrcli.frames import Response, sampled
+from hdrcli.response import white
 from hdrcli.video.clip import BT709
 from hdrcli.video.probe import Probe
 
@@ -64,6 +65,7 @@ class Pattern:
     measured: tuple[float, ...] | None = None
     blocks: int = 0  # static blocks that the ratio rests on
     why: str = ""  # of the curve
+    white: float = 1.0  # code, over the largest, of greys that clip: see response/white.py
     crushed: bool = False  # the curve's blacks had to be lifted: dark codes are not trusted
 
     @property
@@ -171,16 +173,45 @@ class Blocks:
         return np.asarray(np.minimum(self.dark / CERTAIN, 1) ** 2)
 
 
-def matched_blocks(probes: Sequence[Probe], cycle: Cycle) -> list[Blocks]:
-    """Pairs of blocks of neighbouring frames, one entry per pair of places."""
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """Two probes that follow each other, at two places of the pattern, darker and brighter."""
+
+    dark: Probe
+    bright: Probe
+    places: tuple[int, int]
+    still: NDArray[np.bool_]  # (h, w), what does not move in either
+
+    @classmethod
+    def all(cls, probes: Sequence[Probe], cycle: Cycle) -> "Iterator[Neighbours]":
+        """Those of the run that keeps the period."""
+        run = probes[cycle.first : cycle.last + 1]
+        for i, (one, two) in enumerate(pairwise(run)):
+            a, b = i % cycle.period, (i + 1) % cycle.period
+            if cycle.levels[a] > cycle.levels[b]:
+                one, two, a, b = two, one, b, a
+            still = _static(run, i, cycle.period) & _static(run, i + 1, cycle.period)
+            yield cls(one, two, (a, b), still)
+
+
+def white_of(probes: Sequence[Probe], cycle: Cycle) -> float:
+    """The code of white, over the largest code: see response/white.py."""
+    found = []
+    for pair in Neighbours.all(probes, cycle):
+        one, two = pair.dark, pair.bright
+        looks = (one.mean, one.spread, two.mean, two.spread)
+        found.append(white.greys_alike(*(part[pair.still] for part in looks)))
+    return white.agreed(found)
+
+
+def matched_blocks(probes: Sequence[Probe], cycle: Cycle, end: float) -> list[Blocks]:
+    """Pairs of blocks of neighbouring frames, one entry per pair of places.
+
+    ``end`` is the code of white.
+    """
     found: dict[tuple[int, int], list[tuple[Doubles, Doubles]]] = {}
-    run = probes[cycle.first : cycle.last + 1]
-    for i, (one, two) in enumerate(pairwise(run)):
-        a, b = i % cycle.period, (i + 1) % cycle.period
-        if cycle.levels[a] > cycle.levels[b]:
-            one, two, a, b = two, one, b, a
-        still = _static(run, i, cycle.period) & _static(run, i + 1, cycle.period)
-        found.setdefault((a, b), []).append(_usable(one, two, still))
+    for pair in Neighbours.all(probes, cycle):
+        found.setdefault(pair.places, []).append(_usable(pair, HIGH - (1 - end)))
     return [
         Blocks(
             np.concatenate([dark for dark, _ in parts]),
@@ -199,8 +230,9 @@ def _static(run: Sequence[Probe], i: int, period: int) -> NDArray[np.bool_]:
     return still
 
 
-def _usable(dark: Probe, bright: Probe, still: NDArray[np.bool_]) -> tuple[Doubles, Doubles]:
-    good = still[..., None] & (dark.mean >= LOW) & (bright.mean <= HIGH)
+def _usable(pair: Neighbours, highest: float) -> tuple[Doubles, Doubles]:
+    dark, bright = pair.dark, pair.bright
+    good = pair.still[..., None] & (dark.mean >= LOW) & (bright.mean <= highest)
     good &= (dark.spread < FLAT + 0.1 * dark.mean) & (bright.spread < 3 * FLAT)
     return dark.mean[good].astype(np.float64), bright.mean[good].astype(np.float64)
 
@@ -299,7 +331,8 @@ def measured_evs(blocks: Sequence[Blocks], curve: Response, period: int) -> Doub
 def detect(probes: Sequence[Probe], claimed: Response) -> Pattern:
     """Find everything from the pixels. BracketError, saying what was found, where that fails."""
     cycle = find_cycle([probe.level for probe in probes])
-    blocks = matched_blocks(probes, cycle)
+    end = white_of(probes, cycle)
+    blocks = matched_blocks(probes, cycle, end)
     curve, why = choose_curve(blocks, claimed)
     evs = measured_evs(blocks, curve, cycle.period)
     if evs is None:
@@ -314,7 +347,7 @@ def detect(probes: Sequence[Probe], claimed: Response) -> Pattern:
             hint="flickering light rather than exposures? --ev says them outright",
         )
     count = sum(len(b.dark) for b in blocks)
-    return placed(cycle, 2.0**evs, curve, "pixels", evs=evs, blocks=count, why=why)
+    return placed(cycle, 2.0**evs, curve, "pixels", evs=evs, blocks=count, why=why, end=end)
 
 
 def placed(
@@ -326,8 +359,9 @@ def placed(
     evs: Doubles | None,
     blocks: int,
     why: str,
+    end: float,
 ) -> Pattern:
-    """The pattern of exposures that are in the order of the cycle."""
+    """The pattern of exposures that are in the order of the cycle; ``end`` is white's code."""
     anchor = int(np.argmin(np.abs(np.asarray(cycle.levels) - GREY)))
     if source == "pixels":
         exposures = exposures / exposures[anchor]
@@ -340,6 +374,7 @@ def placed(
         source=source,
         measured=None if evs is None else tuple(float(v) for v in evs - evs[anchor]),
         blocks=blocks,
-        why=why,
+        why=why if end == 1 else f"{why}; white is at {end:.1%} of the codes",
+        white=end,
         crushed=curve.name.startswith(LIFTED),
     )

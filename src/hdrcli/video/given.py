@@ -85,11 +85,18 @@ def pattern_of(
 def _with_curve(found: Pattern, probes: Sequence[Probe], curve: Response) -> Pattern:
     """The pattern as a given curve measures it."""
     cycle = exposures.find_cycle([probe.level for probe in probes])
-    blocks = exposures.matched_blocks(probes, cycle)
+    blocks = exposures.matched_blocks(probes, cycle, found.white)
     evs = exposures.measured_evs(blocks, curve, cycle.period)
     assert evs is not None
     return exposures.placed(
-        cycle, 2.0**evs, curve, "pixels", evs=evs, blocks=found.blocks, why="as asked"
+        cycle,
+        2.0**evs,
+        curve,
+        "pixels",
+        evs=evs,
+        blocks=found.blocks,
+        why="as asked",
+        end=found.white,
     )
 
 
@@ -109,12 +116,13 @@ def said(
         raise BracketError("the exposures given are all the same")
     cycle = exposures.find_cycle([probe.level for probe in probes], period)
     ordered = in_phase(values, cycle)
-    blocks = exposures.matched_blocks(probes, cycle)
+    end = exposures.white_of(probes, cycle)
+    blocks = exposures.matched_blocks(probes, cycle, end)
     curve, why = (claimed, "as asked") if fixed else exposures.choose_curve(blocks, claimed)
     measured = exposures.measured_evs(blocks, curve, period)
     count = sum(len(b.dark) for b in blocks)
     pattern = exposures.placed(
-        cycle, np.array(ordered), curve, source, evs=measured, blocks=count, why=why
+        cycle, np.array(ordered), curve, source, evs=measured, blocks=count, why=why, end=end
     )
     return _refined(pattern)
 

@@ -137,7 +137,7 @@ def rough(probes: Sequence[Probe], pattern: Pattern) -> Radiance:
             here = np.interp(probe.mean, knots, curve) * (
                 pattern.exposures[pattern.anchor] / exposure
             )
-            clear = probe.mean.max(axis=2, keepdims=True) < 0.92
+            clear = probe.mean.max(axis=2, keepdims=True) < 0.92 - (1 - pattern.white)
             light = here if light is None else np.where(clear, here, light)
         moments.append(np.asarray(light, np.float32))
     return Radiance(np.vstack(moments))

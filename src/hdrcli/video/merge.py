@@ -15,7 +15,7 @@ import numpy as np
 from hdrcli.backends import BACKENDS, check_backend
 from hdrcli.backends.registry import Settings
 from hdrcli.errors import InputError
-from hdrcli.frames import Bracket, Frame, Radiance
+from hdrcli.frames import Bracket, Radiance
 from hdrcli.motion import Motion
 from hdrcli.sights import Noise
 from hdrcli.video import cascade, motion
@@ -77,18 +77,17 @@ def needed(window: Window) -> Window:
         if not present:
             kept.append(pair)
         met |= present
-        if met and not any(near_clipping(timed.frame) for timed in pair if timed is not None):
+        if met and not any(
+            cascade.near_clipping(timed.frame.codes, timed.frame)
+            for timed in pair
+            if timed is not None
+        ):
             break
     return replace(window, others=tuple(kept))
 
 
 def _exposure(pair: tuple[Timed | None, Timed | None]) -> float:
     return max((timed.frame.exposure or 0 for timed in pair if timed is not None), default=0.0)
-
-
-def near_clipping(frame: Frame) -> bool:
-    """Whether any code is so bright that a darker exposure takes part."""
-    return frame.levels > 0 and bool(frame.codes.max() > cascade.CLEAR[0] * (frame.levels - 1))
 
 
 # --- the table --------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdrcli import motion, sights
-from hdrcli.frames import CLIP, Bracket, Codes, Frame
+from hdrcli.frames import Bracket, Codes, Frame
 from hdrcli.motion import Motion, Strength
 from hdrcli.sights import Noise
 from hdrcli.video.clip import Timed
@@ -87,7 +87,7 @@ def _reduced(frame: Frame, dark: float) -> Small:
     return Small(
         np.asarray(grey if grey.dtype == np.uint8 else grey >> 8, np.uint8),
         np.asarray(light, np.float32),
-        cv2.compare(largest, CLIP * top, cv2.CMP_GE),
+        cv2.compare(largest, frame.clip * top, cv2.CMP_GE),
         cv2.compare(largest, dark * top, cv2.CMP_LE),
         frame.response.at(dark + BEYOND),
     )

@@ -350,7 +350,10 @@ def exposed_as(frames: Iterator[Timed], pattern: Pattern) -> Iterator[Timed]:
     """Frames with the exposure and the response that were found."""
     for timed in frames:
         frame = replace(
-            timed.frame, exposure=pattern.exposures[timed.key], response=pattern.response
+            timed.frame,
+            exposure=pattern.exposures[timed.key],
+            response=pattern.response,
+            white=pattern.white if timed.frame.levels else 1.0,
         )
         yield replace(timed, frame=frame, dark=DARK[pattern.crushed])
 
