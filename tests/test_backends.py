@@ -506,19 +506,21 @@ def test_a_grey_where_a_frame_has_to_be_white_is_not_heard(name, bits):
     assert (shares[2][:, ::2] > 0.5).all()
 
 
+@pytest.mark.parametrize(("place", "hidden"), [(0, 77), (0, 255), (1, 77), (1, 255), (2, 255)])
 @pytest.mark.parametrize("name", CLASSICAL)
-def test_what_is_transparent_in_a_frame_comes_from_the_others(name):
+def test_what_is_transparent_in_a_frame_comes_from_the_others(name, place, hidden):
     scene = flat(32, 32, 0.3)
     bracket = photograph(scene)
     known = np.ones((32, 32), bool)
     known[:, :16] = False
-    wrong = bracket.frames[0].codes.copy()
-    wrong[:, :16] = 77
-    holed = replace(bracket.frames[0], codes=wrong, valid=known)
-    image = merged(name, bracket.with_frames([holed, *bracket.frames[1:]]), "medium")
+    frames = list(bracket.frames)
+    wrong = frames[place].codes.copy()
+    wrong[:, :16] = hidden
+    frames[place] = replace(frames[place], codes=wrong, valid=known)
+    image = merged(name, bracket.with_frames(frames), "medium")
     left, right = image.pixels[:, :8], image.pixels[:, 24:]
     if name == "mertens":
-        assert abs(left.mean() - right.mean()) < 0.2
+        assert abs(left.mean() - right.mean()) < 0.25
     else:
         np.testing.assert_allclose(left, 0.3, rtol=MEDIAN)
         np.testing.assert_allclose(right, 0.3, rtol=MEDIAN)

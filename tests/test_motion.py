@@ -456,3 +456,19 @@ def test_light_is_a_guess_where_only_flow_carries_it_and_the_guide_clips(rng):
     found = carried(half, flow, still)
     assert not found[:, :64].any()
     assert found[:, 68:].min() == pytest.approx(1, rel=1e-6)
+
+
+@pytest.mark.parametrize("hidden", [0, 77, 255])
+def test_what_is_transparent_in_the_reference_is_merged_from_the_others(hidden):
+    truth = texture(*SIZE, seed=3)
+    bracket = photograph(truth, (-2, 0, 2))
+    codes, known = bracket.ref.codes.copy(), np.ones(SIZE, bool)
+    known[:, : SIZE[1] // 2] = False
+    codes[~known] = hidden
+    frames = list(bracket.frames)
+    frames[bracket.reference] = replace(bracket.ref, codes=codes, valid=known)
+    holed = bracket.with_frames(frames)
+    found = motion.analyse(holed, "medium")
+    assert found.moved < 0.001
+    image = Average(Settings()).merge(holed, found)
+    np.testing.assert_allclose(image.pixels, truth, rtol=0.1)

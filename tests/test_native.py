@@ -361,6 +361,7 @@ def test_doubted_highlights_are_mended_as_by_hand(rng, guessed, beside_white):
     )
     kernels.mend_doubted(
         codes,
+        codes.max(axis=1).astype(np.uint16),
         light,
         weight,
         beside,

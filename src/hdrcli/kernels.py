@@ -181,6 +181,7 @@ def bound_beside(largest: np.float32, white: np.float32, least: np.float32) -> n
 @kernel
 def mend(
     codes: Codes,
+    tops: Indices,
     light: Floats,
     weight: Floats,
     beside: Floats,
@@ -193,13 +194,13 @@ def mend(
 ) -> None:
     """Where codes of a frame clip, or nearly: sums (count, 4) of no less than they say.
 
-    From ``fade`` on a channel below ``ceiling`` is measured with the weight that it would have
-    alone, times what its code is believed ``beside`` one that clips; the others are at least the
-    light of ``ceiling``, or ``least`` times that beside one as bright. ``light`` is (3, levels),
-    ``weight`` and ``beside`` (levels).
+    From a largest channel, ``tops`` (count), of ``fade`` on a channel below ``ceiling`` is measured
+    with the weight that it would have alone, times what its code is believed ``beside`` one that
+    clips; the others are at least the light of ``ceiling``, or ``least`` times that beside one as
+    bright. ``light`` is (3, levels), ``weight`` and ``beside`` (levels).
     """
     for i in range(count):
-        top = max(codes[3 * i], codes[3 * i + 1], codes[3 * i + 2])
+        top = tops[i]
         if top < fade:
             continue
         norm = total[4 * i + 3]
@@ -256,6 +257,7 @@ def darken(
 @kernel
 def mend_doubted(
     codes: Codes,
+    tops: Indices,
     light: Floats,
     weight: Floats,
     beside: Floats,
@@ -284,7 +286,7 @@ def mend_doubted(
     """
     open_below = white * NEARLY_WHITE
     for i in range(count):
-        top = max(codes[3 * i], codes[3 * i + 1], codes[3 * i + 2])
+        top = tops[i]
         if top < fade:
             continue
         at, norm = 8 * i, total[4 * i + 3]

@@ -120,9 +120,15 @@ class Guide:
 
     @classmethod
     def of(cls, view: View, noise: Noise) -> "Guide":
-        """The reference alone."""
-        variance = view.variance(noise)
-        return cls(view.radiance, variance, view.clipped, view.dark, view.floor, view.least)
+        """The reference alone; where it is transparent nothing is known but that there is light."""
+        guide = cls(
+            view.radiance, view.variance(noise), view.clipped, view.dark, view.floor, view.least
+        )
+        if view.valid.all():
+            return guide
+        light = np.where(view.valid[..., None], guide.radiance, np.float32(0))
+        unknown = guide.clipped | ~view.valid
+        return replace(guide, radiance=light, clipped=unknown, dark=guide.dark & view.valid)
 
     def extended(self, view: View, belief: Floats | None, noise: Noise) -> "Guide":
         """The guide with a frame's light where it clipped, or was too dark, so far."""

@@ -32,6 +32,7 @@ from hdrcli.sights import Noise, least_beside
 from hdrcli.strips import Placement, Strip
 
 Floats = NDArray[np.float32]
+Tops = NDArray[np.uint16]  # (h, W), the largest channels of the reference, see ``tops_of``
 WeightCurve = Callable[[Floats, float, Noise], Floats]
 
 APART = (0.75, 0.94)  # codes between which a channel loses belief beside one that clips
@@ -175,13 +176,14 @@ class WeightedMean:
                 count = part.stop - part.start
                 room = room if len(room) >= count else np.empty((count, width, 4), np.float32)
                 seen = [source.seen(part) for source in near]
-                total = summed(seen, room[:count], tops_of(bracket.ref, part))
+                tops = tops_of(bracket.ref, part)
+                total = summed(seen, room[:count], tops)
                 if deviation is not None:
                     deviation[part] = 1 / np.sqrt(total[..., 3])
                 if self.logarithmic:
                     settle(total, np.exp(total[..., :3] / total[..., 3:]))
                 if highlights is not None:
-                    highlights.mend(total, seen, part, guess)
+                    highlights.mend(total, tops, seen, part, guess)
                 lost += divide(total, out[part])
             return lost
 
@@ -250,7 +252,7 @@ def beyond(reference: Frame, ratio: float) -> int:
     return int(np.searchsorted(table, least)) if least < table[-1] else kernels.ANY_CODE
 
 
-def tops_of(reference: Frame, rows: slice) -> NDArray[np.uint16]:
+def tops_of(reference: Frame, rows: slice) -> Tops:
     """The largest channel's codes of some rows of the reference, (h, W); 0 where none tells."""
     codes = np.ascontiguousarray(reference.codes[rows])
     tops = np.zeros(codes.shape[:2], np.uint16)
@@ -267,17 +269,14 @@ def unclipped(levels: int, frame: Frame) -> Floats:
     return np.asarray(np.clip((frame.clip - z) / (frame.clip - frame.fade), 0, 1))
 
 
-def summed(seen: Sequence[Seen], total: Floats, tops: NDArray[np.uint16]) -> Floats:
-    """The weighted sum over what frames show, (h, W, 4): w X of each channel, and w.
-
-    ``tops`` (h, W) are the largest channels of the reference, see ``tops_of``.
-    """
+def summed(seen: Sequence[Seen], total: Floats, tops: Tops) -> Floats:
+    """The weighted sum over what frames show, (h, W, 4): w X of each channel, and w."""
     total[:] = 0
     add(seen, total, tops)
     return total
 
 
-def add(seen: Sequence[Seen], total: Floats, tops: NDArray[np.uint16]) -> None:
+def add(seen: Sequence[Seen], total: Floats, tops: Tops) -> None:
     """Add what frames show to a sum, (h, W, 4)."""
     for levels, alike in groupby(seen, lambda one: one.source.placement.frame.levels):
         if levels:
@@ -287,7 +286,7 @@ def add(seen: Sequence[Seen], total: Floats, tops: NDArray[np.uint16]) -> None:
                 add_floats(one.source, one.codes, one.belief, total)
 
 
-def add_codes(seen: Sequence[Seen], total: Floats, tops: NDArray[np.uint16]) -> None:
+def add_codes(seen: Sequence[Seen], total: Floats, tops: Tops) -> None:
     """The same of frames of one number of codes, in a pass over the sum, or two."""
     for bounded, some in groupby(seen, lambda one: one.source.beyond < kernels.ANY_CODE):
         alike = tuple(some)
@@ -389,15 +388,18 @@ class Highlights:
             np.float32(least_beside(frame)),
         )
 
-    def mend(self, total: Floats, seen: list[Seen], rows: slice, guess: Floats | None) -> None:
+    def mend(
+        self, total: Floats, tops: Tops, seen: list[Seen], rows: slice, guess: Floats | None
+    ) -> None:
         """Mend a sum of these rows, (h, W, 4), over what all frames show there."""
         own, darker = seen[self.reference], seen[: self.reference]
         if any(one.doubted for one in darker):
-            self._mend_doubted(total, own, darker, rows, guess)
+            self._mend_doubted(total, tops, own, darker, rows, guess)
             return
         weight = own.source.weight
         kernels.mend(
             own.codes,
+            tops,
             self.light,
             weight,
             self.beside,
@@ -410,10 +412,16 @@ class Highlights:
         )
 
     def _mend_doubted(
-        self, total: Floats, own: Seen, darker: list[Seen], rows: slice, guess: Floats | None
+        self,
+        total: Floats,
+        tops: Tops,
+        own: Seen,
+        darker: list[Seen],
+        rows: slice,
+        guess: Floats | None,
     ) -> None:
         """The same where not all darker frames are fully believed."""
-        bright = strips.largest(own.codes) >= self.fade
+        bright = tops >= self.fade
         if not bright.any():
             return
         found = np.zeros((*bright.shape, 8), np.float32)
@@ -423,6 +431,7 @@ class Highlights:
         weight = own.source.weight
         kernels.mend_doubted(
             own.codes,
+            tops,
             self.light,
             weight,
             self.beside,
