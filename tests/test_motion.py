@@ -373,7 +373,8 @@ def one_sided(guide, view):
     radiance = view.light / view.ratio
     found = radiance - guide.radiance
     largest = radiance.max(axis=2, keepdims=True)
-    reached = np.clip(4 * largest / guide.radiance.max(axis=2, keepdims=True) - 3, 0, 1)
+    white = np.maximum(guide.radiance.max(axis=2, keepdims=True), motion_kernels.LEAST)
+    reached = np.clip(4 * largest / white - 3, 0, 1)
     bounded = radiance - (1 - reached * (1 - guide.least)) * guide.radiance
     found = np.where(guide.clipped[..., None], np.minimum(bounded, 0), found)
     found = np.where(view.clipped[..., None], np.maximum(found, 0), found)
