@@ -1,3 +1,4 @@
+import errno
 import inspect
 import io
 import json
@@ -641,3 +642,64 @@ def test_main_always_ends_the_process():
     with pytest.raises(SystemExit) as end:
         main(["--version"])
     assert end.value.code == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "psfnet", "--data", "scenes:x", "--out", "run", "--steps", 1),
+        ("train", "--list"),
+        ("weights", "import", "psfnet", "a.pth"),
+        ("weights", "verify"),
+    ],
+)
+def test_what_needs_pytorch_says_so(hdrcli, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("hdrcli.device.has_torch", lambda: False)
+    result = hdrcli(*words)
+    assert result.code == 4
+    assert "needs PyTorch, which is not installed" in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("align", "a.png", "b.png", "-o"), "out"),
+        (("example",), "out"),
+        (("batch", ".", "-o"), "out"),
+        (("merge", "a.png", "b.png", "--ev", "0,2", "-o", "o.exr", "--debug-dir"), "out"),
+    ],
+)
+def test_folders_that_cannot_be_made_are_the_disks_fault_or_the_names(
+    hdrcli, tmp_path, monkeypatch, words, name
+):
+    monkeypatch.chdir(tmp_path)
+    for part, frame in zip("ab", photograph(texture(), (0.0, 2.0)).frames, strict=True):
+        formats.write_display_codes(tmp_path / f"{part}.png", frame.codes)
+    (tmp_path / name).write_text("mine")
+    result = hdrcli(*words, name)
+    assert result.code == 3, result.err
+    assert name in result.err
+    (tmp_path / name).unlink()
+
+    def full(self, *_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    result = hdrcli(*words, name)
+    assert result.code == 4, result.err
+    assert "Read-only file system" in result.err
+    assert name in result.err
+
+
+def test_a_folder_for_maps_is_looked_at_before_the_merge(hdrcli, photos, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    access = os.access
+    monkeypatch.setattr("os.access", lambda p, m: Path(p).name != "out" and access(p, m))
+    words = "merge", *photos, "-o", tmp_path / "o.exr", "--debug-dir"
+    for folder in (tmp_path / "out" / "maps", photos[0] / "maps", tmp_path / ("x" * 300)):
+        result = hdrcli(*words, folder)
+        assert result.code == (3 if folder.parent == photos[0] else 4), result.err
+        assert str(folder) in result.err.replace("\n", "")
+        assert not (tmp_path / "o.exr").exists()

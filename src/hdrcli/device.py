@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hdrcli.errors import DeviceError
+from hdrcli.errors import DeviceError, SetupError
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +43,12 @@ def prepare() -> None:
 def has_torch() -> bool:
     """Whether PyTorch is installed, without importing it. Only networks need it."""
     return find_spec("torch") is not None
+
+
+def check_torch(what: str) -> None:
+    """Raise SetupError where something is asked for that needs PyTorch, and it is not there."""
+    if not has_torch():
+        raise SetupError(f"{what} needs PyTorch, which is not installed", hint="pip install torch")
 
 
 @cache

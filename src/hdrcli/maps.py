@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hdrcli import formats, strips
 from hdrcli.backends.average import Average, summed, tops_of
 from hdrcli.backends.registry import Settings
-from hdrcli.errors import InputError
+from hdrcli.formats.save import make_folder
 from hdrcli.frames import Bracket, Codes, Frame
 from hdrcli.motion import Motion
 from hdrcli.strips import Placement
@@ -83,12 +83,6 @@ def layers(
     return {name: np.ascontiguousarray(plane[window]) for name, plane in channels.items()}
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse early a folder for the maps that cannot be one."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: this is a file", hint="--debug-dir names a folder")
-
-
 def write_debug(
     folder: Path, bracket: Bracket, motion: Motion, window: tuple[slice, slice] | None = None
 ) -> list[Path]:
@@ -96,10 +90,7 @@ def write_debug(
 
     ``window``: the rows and columns that are shown, if not all.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise InputError(f"{folder}: the folder cannot be made ({err.strerror})") from err
+    make_folder(folder)
     pictures: dict[str, Codes] = {
         "ghost": grey(ghost_mask(bracket, motion)),
         "clip": grey(clip_mask(bracket, motion)),

@@ -22,7 +22,7 @@ from hdrcli.backends.registry import Progress, Settings, silent
 from hdrcli.bracket import ExposureReport, ResolvedBracket, read_bracket
 from hdrcli.errors import InputError
 from hdrcli.formats import WriteOptions
-from hdrcli.formats.save import together
+from hdrcli.formats.save import check_folder, together
 from hdrcli.frames import Bracket, Codes, DisplayImage, Frame, Radiance
 from hdrcli.motion import Motion
 from hdrcli.provenance import attributes_of
@@ -251,7 +251,7 @@ def plan_outputs(
         formats.check_output(path, overwrite=options.overwrite)
         _check_kind(path, options.backend)
     if options.debug_dir is not None:
-        maps.check_folder(options.debug_dir)
+        check_folder(options.debug_dir)
     return targets
 
 

@@ -17,7 +17,7 @@ from hdrcli.batch.outcomes import OutcomeLog
 from hdrcli.batch.plan import Job, Plan
 from hdrcli.batch.stamp import difference, stamp
 from hdrcli.errors import InputError, SetupError
-from hdrcli.formats.save import REPEATED
+from hdrcli.formats.save import REPEATED, make_folder
 
 FOLDER = ".hdrcli"  # in the output folder: what the batch knows of itself
 BEGUN = "begun"  # in it: outputs that an unfinished batch may have written
@@ -88,10 +88,10 @@ def _begun(folder: Path) -> set[str]:
 
 def begin(folder: Path, jobs: Sequence[Job]) -> None:
     """Make the folders, write down what is going to be written, and sweep up old remains."""
-    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+    make_folder(folder / FOLDER)
     outputs = [path for job in jobs for path in job.outputs]
     for parent in {path.parent for path in outputs}:
-        parent.mkdir(parents=True, exist_ok=True)
+        make_folder(parent)
     _note_begun(folder, _begun(folder) | set(map(str, outputs)))
     sweep(outputs)
 
@@ -132,10 +132,7 @@ def write_whole(path: Path, text: str, *, durable: bool = False) -> None:
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """One batch per output folder: SetupError while another runs. The system forgets the dead."""
-    try:
-        (folder / FOLDER).mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise InputError(f"{folder}: {err.strerror}") from err
+    make_folder(folder / FOLDER)
     with (folder / FOLDER / "lock").open("w") as file:
         _lock(file.fileno(), folder)
         yield

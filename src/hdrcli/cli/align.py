@@ -77,11 +77,9 @@ def command(
 def _targets(bracket: "Bracket", folder: Path, kind: str, *, overwrite: bool) -> list[Path]:
     """Where each frame goes, checked before the work."""
     from hdrcli.formats import check_output
+    from hdrcli.formats.save import make_folder
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise InputError(f"{folder}: {err.strerror}") from err
+    make_folder(folder)
     targets = []
     for frame in bracket.frames:
         suffix = kind if frame.levels else "exr"

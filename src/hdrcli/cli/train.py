@@ -19,6 +19,9 @@ class Precision(StrEnum):
 
 def _list() -> None:
     """Print every preset."""
+    from hdrcli.device import check_torch
+
+    check_torch("hdrcli train")
     from hdrcli.train.config import PRESETS
     from hdrcli.train.session import POOLED
 
@@ -87,14 +90,19 @@ def command(
 
     [dim]hdrcli train psfnet --data scenes:hdri --minutes 30 --out psfnet-run[/]
     """
-    from hdrcli.train.session import Order, draw, train
+    from hdrcli.device import check_torch
+    from hdrcli.formats.save import make_folder
 
     display.talk(verbose=verbose, quiet=quiet)
+    check_torch("hdrcli train")
+    from hdrcli.train.session import Order, draw, train
+
     if sheet is not None:
         display.paths([draw(backend, preset, data, seed, sheet)], quiet=quiet)
         return
     if out is None or (minutes is None) == (steps is None):
         raise typer.BadParameter("say --out, and how long: either --minutes or --steps")
+    make_folder(out)
     order = Order(
         backend,
         preset,

@@ -68,7 +68,9 @@ def show(name: Name, *, json: options.Json = False) -> None:
 def verify(names: Names = None, *, json: options.Json = False) -> None:
     """Check every file: its sha256, that it can be read, and that it fits its network."""
     from hdrcli import weights
+    from hdrcli.device import check_torch
 
+    check_torch("checking weights")
     chosen = [weights.find(name) for name in names] if names else weights.entries()
     for entry in chosen:
         fits(entry)
@@ -111,6 +113,9 @@ def import_(
     [dim]hdrcli weights import deephdrvideo flow_net.pth weight_net.pth refine_net.pth[/]
     """
     from hdrcli import weights
+    from hdrcli.device import check_torch
+
+    check_torch("importing weights")
     from hdrcli.backends import imported
 
     display.talk(quiet=quiet)

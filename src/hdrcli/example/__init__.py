@@ -18,6 +18,7 @@ from hdrcli.example.light import Floats
 from hdrcli.example.render import Canvas, Still, render
 from hdrcli.exif import write_exif
 from hdrcli.formats import WriteOptions
+from hdrcli.formats.save import make_folder
 from hdrcli.frames import Metadata, Radiance
 
 Progress = Callable[[str, float], None]
@@ -100,7 +101,7 @@ def write_example(
     say = progress or (lambda _stage, _done: None)
     shots = example.shots()
     paths = [folder / shot.name for shot in shots] + [folder / TRUTH]
-    _make(folder)
+    make_folder(folder)
     for path in paths:
         formats.check_output(path, overwrite=overwrite)
     still = render(Canvas(*example.size), lambda done: say("scene", done / 2))
@@ -111,13 +112,6 @@ def write_example(
     say("truth", 0.5 + 0.5 * len(shots) / (len(shots) + 1))
     _write_truth(paths[-1], truth(example, still), example.reference, overwrite=overwrite)
     return paths
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise InputError(f"{folder}: {err.strerror}") from err
 
 
 def truth(example: Example, still: Still, shot: Shot | None = None) -> Floats:

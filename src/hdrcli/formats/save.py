@@ -60,6 +60,30 @@ def together(paths: Sequence[Path]) -> Iterator[None]:
         raise
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those it is in. InputError where a file is in the way."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as err:
+        raise InputError(
+            f"{folder}: a file is in the way of this folder", hint="name another folder"
+        ) from err
+    except OSError as err:
+        raise _translated(err, folder) from err
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse early a folder that cannot be made, or be written to."""
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    except OSError as err:  # too long a name, a circle of links
+        raise _translated(err, folder) from err
+    if not there.is_dir():
+        raise InputError(f"{folder}: {there} is a file", hint="name another folder")
+    if not os.access(there, os.W_OK):
+        raise _translated(OSError(errno.EACCES, f"{there} may not be written to"), folder)
+
+
 def check_target(path: Path, *, overwrite: bool) -> Path:
     """Refuse early what cannot be written; returns the file behind a link."""
     target = Path(os.path.realpath(path))

@@ -18,7 +18,7 @@ import numpy as np
 from hdrcli import formats
 from hdrcli.errors import FormatError, InputError, ResourceError, SetupError
 from hdrcli.formats import WriteOptions
-from hdrcli.formats.save import check_target, whole
+from hdrcli.formats.save import check_target, make_folder, whole
 from hdrcli.frames import Radiance
 from hdrcli.video import light_level
 from hdrcli.video.clip import Clip, Timed, opened
@@ -426,10 +426,7 @@ class ExrFolder:
     def __init__(self, target: Target, clip: Clip, options: EncodeOptions) -> None:
         self.target, self.clip, self.options = target, clip, options
         self.written = 0
-        try:
-            target.path.mkdir(parents=True, exist_ok=True)
-        except OSError as err:
-            raise SetupError(f"{target.path}: {err.strerror}") from err
+        make_folder(target.path)
         self.store = WriteOptions(exr_type=options.exr_type, exr_compression=options.compression)
 
     def path_of(self, index: int) -> Path:

@@ -19,7 +19,7 @@ from hdrcli.example.figures import MOVERS
 from hdrcli.example.light import Floats
 from hdrcli.example.render import Canvas, Still, render
 from hdrcli.formats import WriteOptions
-from hdrcli.formats.save import check_target, whole
+from hdrcli.formats.save import check_target, make_folder, whole
 from hdrcli.frames import Radiance
 from hdrcli.video.clip import video_errors
 from hdrcli.video.encode import EXR_NAME, video_frame
@@ -98,10 +98,7 @@ def write_clip(
     if example.size[0] % 2 or example.size[1] % 2:
         raise InputError("a clip's width and height are even numbers")
     clip, truth = folder / CLIP, folder / TRUTH
-    try:
-        truth.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise InputError(f"{folder}: {err.strerror}") from err
+    make_folder(truth)
     check_target(clip, overwrite=overwrite)
     paths = [truth / EXR_NAME.format(i) for i in range(example.frames)]
     for path in paths:
