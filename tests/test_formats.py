@@ -240,7 +240,7 @@ def test_half_conversion_is_numpys(bits):
     np.testing.assert_array_equal(exr.to_half(pixels), expected)
 
 
-def test_nan_and_infinity_are_not_valid(tmp_path, light):
+def test_nan_and_infinity_are_not_valid(tmp_path, light, caplog):
     light[0, 0, 1], light[1, 2, 0], light[2, 3, 2] = np.nan, np.inf, -np.inf
     header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
     OpenEXR.File(header, {"RGB": light}).write(str(tmp_path / "a.exr"))
@@ -249,6 +249,7 @@ def test_nan_and_infinity_are_not_valid(tmp_path, light):
         frame = formats.read(tmp_path / name)
         assert np.argwhere(~valid_of(frame)).tolist() == [[0, 0], [1, 2], [2, 3]]
         assert np.isfinite(frame.codes).all()
+        assert f"{name}: 3 pixels are infinite or no numbers" in caplog.text
 
 
 def test_exr_in_other_layouts(tmp_path, light):

@@ -2,7 +2,8 @@
 
 | file | form |
 |---|---|
-| ev.txt, exposures.txt | lines of numbers in file order: 1/x seconds or seconds, stops, or both |
+| ev.txt, exposures.txt | lines of numbers in file order: 1/x seconds or seconds, stops, or both; |
+| | or "name number" per picture |
 | *.hdrgen | "path 1/t N ISO 0" per picture (pfstools, hdrgen) |
 | image_list.txt, list.txt | "name exposure # comment" per picture, settings as KEY=VALUE |
 
@@ -94,7 +95,10 @@ def _possible(readings: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...
 def number(word: str) -> float:
     """A number or a fraction: "0.5", "1/60", "+2". ValueError for anything else."""
     over, _, under = word.partition("/")
-    value = float(over) / float(under) if under and float(under) else float(word)
+    try:
+        value = float(over) / float(under) if under and float(under) else float(word)
+    except ValueError:
+        raise ValueError(f"{word} is not a number") from None
     if not math.isfinite(value):
         raise ValueError(f"{word} is not a number")
     return value
@@ -107,8 +111,15 @@ def natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def parse_numbers(text: str, pictures: Sequence[Path]) -> tuple[tuple[float, ...], ...]:
-    """One exposure per picture of the folder, or of those given, in the order of their names."""
+    """One exposure per picture of the folder, or of those given, in the order of their names.
+
+    Or lines of a name, which may have spaces, and its exposure.
+    """
     lines = [line.split("#")[0].replace(",", " ").replace(";", " ") for line in text.splitlines()]
+    pairs = [line.rsplit(maxsplit=1) for line in lines if line.strip()]
+    if pairs and all(len(pair) == 2 and Path(pair[0]).suffix.lower() in SUFFIXES for pair in pairs):
+        table = [(name.strip(), number(value)) for name, value in pairs]
+        return tuple(map(tuple, _meanings(_named(table, pictures))))
     rows = [[number(word) for word in line.split()] for line in lines if line.strip()]
     if not rows:
         raise ValueError("it is empty")
@@ -158,7 +169,7 @@ def parse_list(text: str, pictures: Sequence[Path]) -> tuple[tuple[float, ...], 
     lines = [line.split("#")[0].strip() for line in text.splitlines()]
     rows = [line.rsplit(maxsplit=1) for line in lines if line and not re.match(r"\w+\s*=", line)]
     table = [(row[0], number(row[1])) for row in rows if len(row) == 2]
-    values = _named(table, pictures)
+    values = _positive(_named(table, pictures))
     return values, tuple(1 / value for value in values)
 
 
@@ -170,7 +181,7 @@ def parse_hdrgen(text: str, pictures: Sequence[Path]) -> tuple[tuple[float, ...]
         if len(words) == 5:
             inverse, aperture, iso = (number(word) for word in words[1:4])
             table.append((words[0], (iso or 100) / 100 / inverse / (aperture or 1) ** 2))
-    return (_named(table, pictures),)
+    return (_positive(_named(table, pictures)),)
 
 
 def _named(table: Table, pictures: Sequence[Path]) -> tuple[float, ...]:
@@ -179,7 +190,10 @@ def _named(table: Table, pictures: Sequence[Path]) -> tuple[float, ...]:
     missing = [picture.name for picture in pictures if picture.name.lower() not in known]
     if missing:
         raise ValueError(f"it does not name {', '.join(missing)}")
-    values = tuple(known[picture.name.lower()] for picture in pictures)
+    return tuple(known[picture.name.lower()] for picture in pictures)
+
+
+def _positive(values: tuple[float, ...]) -> tuple[float, ...]:
     if min(values) <= 0:
         raise ValueError("an exposure is above 0")
     return values

@@ -133,7 +133,7 @@ def _metadata(path: Path, kind: str, decoded: Decoded) -> Metadata:
 def _frame(path: Path, decoded: Decoded, metadata: Metadata) -> Frame:
     codes, valid = _without_alpha(decoded)
     orientation = decoded.orientation or metadata.orientation
-    codes, valid = _finite(codes, valid)
+    codes, valid = _finite(path, codes, valid)
     meaning = _meaning(decoded)
     linear = codes.dtype == np.float32
     return Frame(
@@ -163,13 +163,18 @@ def _without_alpha(decoded: Decoded) -> tuple[Codes, NDArray[np.bool_] | None]:
 
 
 def _finite(
-    codes: Codes, valid: NDArray[np.bool_] | None
+    path: Path, codes: Codes, valid: NDArray[np.bool_] | None
 ) -> tuple[Codes, NDArray[np.bool_] | None]:
     if codes.dtype != np.float32:
         return codes, valid
     finite: NDArray[np.bool_] = np.asarray(np.isfinite(codes).all(axis=2))
     if finite.all():
         return codes, valid
+    log.warning(
+        "%s: %d pixels are infinite or no numbers; they count as transparent",
+        path,
+        finite.size - np.count_nonzero(finite),
+    )
     cleaned = np.where(finite[..., None], codes, np.float32(0))
     return cleaned, finite if valid is None else finite & valid
 
