@@ -474,7 +474,7 @@ def test_lost_highlights_are_said(tmp_path):
     [
         (["--backend", "mertens", "-o", "o.exr"], 3, "picture for the screen"),
         (["-o", "o.exr", "-o", "o.exr"], 3, "twice"),
-        (["-o", "o.exr", "--debug-dir", "0.png"], 3, "this is a file"),
+        (["-o", "o.exr", "--debug-dir", "0.png"], 3, "is a file"),
         (["-o", "1.png", "--overwrite"], 3, "one of the photographs"),
         (["-o", "o.exr", "--debug-dir", "maps", "--layers", "--crop"], 0, ""),
         (["-o", "o.hdr", "-o", "o.tif", "--anchor", "absolute", "--primaries", "p3"], 0, ""),
