@@ -518,7 +518,7 @@ def test_a_float_bracket_that_is_bright_stays_finite(tmp_path):
     assert np.isfinite(light_of(tmp_path / "o.exr")).all()
 
 
-@pytest.mark.parametrize("backend", ["average", "flowmerge"])
+@pytest.mark.parametrize("backend", ["average", "flowmerge", "adnet"])
 @pytest.mark.parametrize("white", [215, 240])
 def test_photographs_whose_whites_were_turned_down_merge_as_others_do(backend, white):
     truth = with_disc(texture(192, 256, stops=9.0), (96, 128), 60, 30.0)

@@ -125,6 +125,12 @@ class Stack:
         return np.asarray(exposures / exposures.min(), np.float32)
 
     @cached_property
+    def white(self) -> np.float32:
+        """The light of greys that clip: networks learned that it is 1, and are given it so."""
+        ref = self.bracket.ref
+        return np.float32(ref.response.at(ref.white) if ref.levels else 1)
+
+    @cached_property
     def _aligned(self) -> list[tuple[Codes, NDArray[np.bool_] | None]]:
         return [self._align(place) for place in self.used]
 
@@ -145,7 +151,7 @@ class Stack:
         return codes, None if valid.all() else valid
 
     def light(self, rows: slice, cols: slice) -> Floats:
-        """Linear light of a part of ``used``, (n, h, w, 3) in [0, 1] of each frame's white; with
+        """Linear light of a part of ``used``, (n, h, w, 3) in [0, 1] of each one's ``white``; with
         ``flow`` (n, h, w, 4), belief in [0, 1] being the fourth channel."""
         parts = [
             (codes[rows, cols], None if valid is None else valid[rows, cols])
@@ -198,7 +204,7 @@ class Stack:
         A network must not see the smear of a border as a thing that has moved.
         """
         lights = [
-            np.clip(light_of(codes, self.bracket.frames[place]), 0, 1)
+            np.clip(light_of(codes, self.bracket.frames[place]) / self.white, 0, 1)
             for place, (codes, _) in zip(self.used, parts, strict=True)
         ]
         own = self.used.index(self.bracket.reference)

@@ -159,7 +159,7 @@ class Neural:
         cut = tiles(size, spec)
         self.settings.progress("network", 0.0)
         for done, tile in enumerate(cut, start=1):
-            put(out, tile, runner.radiance(stack.light(tile.rows, tile.cols)))
+            put(out, tile, runner.radiance(stack.light(tile.rows, tile.cols)) * float(stack.white))
             self.settings.progress("network", done / len(cut))
             if runner.compute.kind == "cpu" and device.held() > self.most_held - LEAST_LEFT:
                 device.release(runner.compute)
