@@ -453,9 +453,15 @@ def test_the_code_of_white_is_found(white, noise):
 
 def test_the_code_of_white_is_the_last_one_elsewhere():
     bright = with_disc(scene(), (96, 128), 60, 30.0)
-    exposed = photograph(bright, (-2, 0, 2, 4))
-    wall = photograph(np.minimum(bright, np.float32(0.4)), (0.0, 0.001, 0.002), sensor=NOISY)
-    for bracket in (exposed, wall, exposed.with_frames(exposed.frames[:1])):
+    exposed = photograph(bright, (-4, -2, 0, 1))
+    wall = photograph(np.minimum(bright, np.float32(0.8)), (0.0, 0.001, 0.002), sensor=NOISY)
+    compressed = ending_at(254, exposed)
+    lamp = photograph(with_disc(scene(), (96, 128), 60, 0.95), (-4, -2, 0))
+    beside = np.arange(SIZE[1])[:, None] < 20
+    bordered = lamp.with_frames(
+        replace(f, codes=np.where(beside, np.uint8(230), f.codes)) for f in lamp.frames
+    )
+    for bracket in (exposed, wall, compressed, bordered, exposed.with_frames(exposed.frames[:1])):
         assert take(bracket.frames).white == 1
     floats = [replace(f, codes=f.linear() * np.float32(0.8), bits=32) for f in exposed.frames]
     assert take(floats).white == 1

@@ -18,6 +18,7 @@ from hdrcli.frames import LINEAR, SRGB, Bracket, Frame, Response, sampled
 from hdrcli.response import classic, files, highlights, recover
 from hdrcli.response.pairs import NEAR_EV, Pairs, pairs_of, partners_of, systematic
 from hdrcli.response.samples import Samples, take
+from hdrcli.response.white import told
 
 __all__ = ["ResponseFit", "apply_response", "known", "load", "recover_response", "save"]
 
@@ -90,8 +91,7 @@ def apply_response(
         bracket = bracket.with_frames(changed)
     if samples is None or not all(frame.levels for frame in bracket.frames):
         return bracket, fit
-    if samples.white < 1:
-        fit = replace(fit, why=f"{fit.why}; white is at {samples.white:.1%} of the codes")
+    fit = replace(fit, why=told(fit.why, samples.white))
     if highlights.washes(samples, bracket.evs, bracket.ref.response):
         bracket = bracket.with_frames(replace(f, washed=True) for f in bracket.frames)
         fit = replace(fit, why=f"{fit.why}; colours that nearly clip are whiter than their light")

@@ -163,7 +163,8 @@ def white_of(frames: Sequence[Blocks]) -> float:
     """The code of white of frames in any order, over the largest code: see white.py."""
     order = np.argsort([float(one.codes.mean()) for one in frames], kind="stable").tolist()
     pairs = [(frames[i], frames[j]) for i, j in pairwise(order)]
-    return agreed([greys_alike(*_looks(dark), *_looks(bright)) for dark, bright in pairs])
+    found = [greys_alike(*_looks(dark), *_looks(bright)) for dark, bright in pairs]
+    return agreed(found, (one.codes for one in frames))
 
 
 def _looks(blocks: Blocks) -> tuple[Floats, Floats]:

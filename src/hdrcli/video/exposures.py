@@ -10,7 +10,7 @@ as makes the ratio most alike.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from hdrcli.color import rec709_decode
 from hdrcli.errors import BracketError
 from hdrcli.frames import Response, sampled
-from hdrcli.response import white
+from hdrcli.response.white import agreed, greys_alike, told
 from hdrcli.video.clip import BT709
 from hdrcli.video.probe import Probe
 
@@ -182,36 +182,37 @@ class Neighbours:
     places: tuple[int, int]
     still: NDArray[np.bool_]  # (h, w), what does not move in either
 
-    @classmethod
-    def all(cls, probes: Sequence[Probe], cycle: Cycle) -> "Iterator[Neighbours]":
-        """Those of the run that keeps the period."""
-        run = probes[cycle.first : cycle.last + 1]
-        for i, (one, two) in enumerate(pairwise(run)):
-            a, b = i % cycle.period, (i + 1) % cycle.period
-            if cycle.levels[a] > cycle.levels[b]:
-                one, two, a, b = two, one, b, a
-            still = _static(run, i, cycle.period) & _static(run, i + 1, cycle.period)
-            yield cls(one, two, (a, b), still)
+
+def neighbours(probes: Sequence[Probe], cycle: Cycle) -> list[Neighbours]:
+    """Those of the run that keeps the period."""
+    run, pairs = probes[cycle.first : cycle.last + 1], []
+    for i, (one, two) in enumerate(pairwise(run)):
+        a, b = i % cycle.period, (i + 1) % cycle.period
+        if cycle.levels[a] > cycle.levels[b]:
+            one, two, a, b = two, one, b, a
+        still = _static(run, i, cycle.period) & _static(run, i + 1, cycle.period)
+        pairs.append(Neighbours(one, two, (a, b), still))
+    return pairs
 
 
-def white_of(probes: Sequence[Probe], cycle: Cycle) -> float:
+def white_of(pairs: Sequence[Neighbours]) -> float:
     """The code of white, over the largest code: see response/white.py."""
     found = []
-    for pair in Neighbours.all(probes, cycle):
+    for pair in pairs:
         one, two = pair.dark, pair.bright
         looks = (one.mean, one.spread, two.mean, two.spread)
-        found.append(white.greys_alike(*(part[pair.still] for part in looks)))
-    return white.agreed(found)
+        found.append(greys_alike(*(part[pair.still] for part in looks)))
+    return agreed(found, (pair.bright.mean.reshape(-1, 3) for pair in pairs))
 
 
-def matched_blocks(probes: Sequence[Probe], cycle: Cycle, end: float) -> list[Blocks]:
+def matched_blocks(pairs: Sequence[Neighbours], white: float) -> list[Blocks]:
     """Pairs of blocks of neighbouring frames, one entry per pair of places.
 
-    ``end`` is the code of white.
+    Those as bright as what clips, where ``white`` is the code of white, tell nothing.
     """
     found: dict[tuple[int, int], list[tuple[Doubles, Doubles]]] = {}
-    for pair in Neighbours.all(probes, cycle):
-        found.setdefault(pair.places, []).append(_usable(pair, HIGH - (1 - end)))
+    for pair in pairs:
+        found.setdefault(pair.places, []).append(_usable(pair, HIGH - (1 - white)))
     return [
         Blocks(
             np.concatenate([dark for dark, _ in parts]),
@@ -331,8 +332,9 @@ def measured_evs(blocks: Sequence[Blocks], curve: Response, period: int) -> Doub
 def detect(probes: Sequence[Probe], claimed: Response) -> Pattern:
     """Find everything from the pixels. BracketError, saying what was found, where that fails."""
     cycle = find_cycle([probe.level for probe in probes])
-    end = white_of(probes, cycle)
-    blocks = matched_blocks(probes, cycle, end)
+    pairs = neighbours(probes, cycle)
+    white = white_of(pairs)
+    blocks = matched_blocks(pairs, white)
     curve, why = choose_curve(blocks, claimed)
     evs = measured_evs(blocks, curve, cycle.period)
     if evs is None:
@@ -347,7 +349,7 @@ def detect(probes: Sequence[Probe], claimed: Response) -> Pattern:
             hint="flickering light rather than exposures? --ev says them outright",
         )
     count = sum(len(b.dark) for b in blocks)
-    return placed(cycle, 2.0**evs, curve, "pixels", evs=evs, blocks=count, why=why, end=end)
+    return placed(cycle, 2.0**evs, curve, "pixels", evs=evs, blocks=count, why=why, white=white)
 
 
 def placed(
@@ -359,9 +361,9 @@ def placed(
     evs: Doubles | None,
     blocks: int,
     why: str,
-    end: float,
+    white: float,
 ) -> Pattern:
-    """The pattern of exposures that are in the order of the cycle; ``end`` is white's code."""
+    """The pattern of exposures that are in the order of the cycle; ``white`` is white's code."""
     anchor = int(np.argmin(np.abs(np.asarray(cycle.levels) - GREY)))
     if source == "pixels":
         exposures = exposures / exposures[anchor]
@@ -374,7 +376,7 @@ def placed(
         source=source,
         measured=None if evs is None else tuple(float(v) for v in evs - evs[anchor]),
         blocks=blocks,
-        why=why if end == 1 else f"{why}; white is at {end:.1%} of the codes",
-        white=end,
+        why=told(why, white),
+        white=white,
         crushed=curve.name.startswith(LIFTED),
     )

@@ -85,7 +85,7 @@ def pattern_of(
 def _with_curve(found: Pattern, probes: Sequence[Probe], curve: Response) -> Pattern:
     """The pattern as a given curve measures it."""
     cycle = exposures.find_cycle([probe.level for probe in probes])
-    blocks = exposures.matched_blocks(probes, cycle, found.white)
+    blocks = exposures.matched_blocks(exposures.neighbours(probes, cycle), found.white)
     evs = exposures.measured_evs(blocks, curve, cycle.period)
     assert evs is not None
     return exposures.placed(
@@ -96,7 +96,7 @@ def _with_curve(found: Pattern, probes: Sequence[Probe], curve: Response) -> Pat
         evs=evs,
         blocks=found.blocks,
         why="as asked",
-        end=found.white,
+        white=found.white,
     )
 
 
@@ -116,13 +116,14 @@ def said(
         raise BracketError("the exposures given are all the same")
     cycle = exposures.find_cycle([probe.level for probe in probes], period)
     ordered = in_phase(values, cycle)
-    end = exposures.white_of(probes, cycle)
-    blocks = exposures.matched_blocks(probes, cycle, end)
+    pairs = exposures.neighbours(probes, cycle)
+    white = exposures.white_of(pairs)
+    blocks = exposures.matched_blocks(pairs, white)
     curve, why = (claimed, "as asked") if fixed else exposures.choose_curve(blocks, claimed)
     measured = exposures.measured_evs(blocks, curve, period)
     count = sum(len(b.dark) for b in blocks)
     pattern = exposures.placed(
-        cycle, np.array(ordered), curve, source, evs=measured, blocks=count, why=why, end=end
+        cycle, np.array(ordered), curve, source, evs=measured, blocks=count, why=why, white=white
     )
     return _refined(pattern)
 
